@@ -1,0 +1,1 @@
+"""Pure functions of coordinates: affine maps, boxes, similarity, suppression."""

@@ -1,0 +1,94 @@
+"""Typed, frozen settings: validation with helpful errors, YAML, and ``--set a.b=value`` overrides."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class Settings(BaseModel):
+    """Base of every configuration: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any], where: str = "settings") -> Self:
+        """Validate ``data``; ``ValueError`` has one line that names the key, the value and the nearest known key."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise ValueError(f"{where}: {_first_problem(error, cls)}") from None
+
+    def override(self, assignments: Iterable[str]) -> Self:
+        """A copy with ``a.b=value`` assignments applied; values are read as YAML.
+
+        Raises:
+            ValueError: an assignment has no ``=``, or its key or value does not fit.
+        """
+        data = self.model_dump(mode="json")
+        for text in assignments:
+            path, sep, value = text.partition("=")
+            if not sep or not path.strip():
+                raise ValueError(f"--set {text!r}: write it as key=value, for example optimiser.lr=0.01")
+            _assign(data, path.strip().split("."), yaml.safe_load(value), text)
+        return type(self).parse(data, where="--set")
+
+    def to_yaml(self) -> str:
+        """The whole tree as YAML; ``from_yaml`` reads it back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Self:
+        """Read a YAML file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is not YAML, not a mapping, or does not fit.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"settings file {path} does not exist")
+        try:
+            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ValueError(f"settings file {path} is not valid YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(data, dict):
+            raise ValueError(f"settings file {path} must hold a mapping of keys to values")
+        return cls.parse(data, where=str(path))
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint ``; did you mean 'x'?`` when a known word is close, else the list of known words."""
+    words = sorted(known)
+    close = difflib.get_close_matches(word, words, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(words)}"
+
+
+def _assign(data: dict[str, Any], keys: list[str], value: Any, text: str) -> None:
+    for depth, key in enumerate(keys):
+        if not isinstance(data, dict):
+            raise ValueError(f"--set {text!r}: {'.'.join(keys[:depth])!r} has no keys below it")
+        if key not in data:
+            raise ValueError(f"--set {text!r}: unknown key {'.'.join(keys[: depth + 1])!r}{nearest(key, data)}")
+        if depth == len(keys) - 1:
+            data[key] = value
+        else:
+            data = data[key]
+
+
+def _first_problem(error: ValidationError, cls: type[BaseModel]) -> str:
+    problem = error.errors()[0]
+    key = ".".join(str(p) for p in problem["loc"]) or cls.__name__
+    if problem["type"] == "extra_forbidden":
+        parent: Any = cls
+        for part in problem["loc"][:-1]:
+            field = getattr(parent, "model_fields", {}).get(str(part))
+            parent = field.annotation if field is not None else None
+        known = getattr(parent, "model_fields", {})
+        return f"unknown key {key!r}{nearest(str(problem['loc'][-1]), known) if known else ''}"
+    return f"{key} = {problem.get('input')!r}: {problem['msg']}"
