@@ -33,13 +33,15 @@ ImageArray = npt.NDArray[np.uint8]
 class PersonBoxRule(Settings):
     """How the box that target assignment works with follows from a person's truth.
 
-    ``keypoints``: extent of the labelled keypoints, its low corner moved by ``-pad_low`` and its high corner by
-    ``+pad_high`` (DirectPose: 1, 1; its GluonCV port: 1, 2; SMPR: 0, -1). ``annotation``: the data set's box.
+    ``keypoints``: extent of the labelled keypoints, its low corner moved by ``-pad_low``, its high corner by
+    ``+pad_high``, then clipped, then ``grow`` added to the high corner. DirectPose: 1, 1, 0; its GluonCV port: 1, 1, 1
+    with ``clip_high``; SMPR: 0, 0, -1. ``annotation``: the data set's box.
     """
 
     source: Literal["keypoints", "annotation"] = "keypoints"
     pad_low: float = 1.0
     pad_high: float = 1.0
+    grow: float = 0.0
     clip_high: bool = False
     """Clip the high corner to the picture (GluonCV); the low corner is always clipped at 0."""
 

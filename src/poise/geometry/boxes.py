@@ -37,7 +37,7 @@ def keypoint_boxes(
     if rule.clip_high:
         height, width = image_size
         high = np.minimum(high, np.array([width, height], np.float64))
-    boxes = np.concatenate([low, high], axis=1)
+    boxes = np.concatenate([low, high + rule.grow], axis=1)
     boxes[~seen.any(axis=1)] = 0.0
     return boxes
 

@@ -1,0 +1,97 @@
+"""Backbones: any timm model, and the variants that the papers need, made by changing a timm model.
+
+Letters: B images, C channels, H W input size, h w feature size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import timm
+from timm.layers import BlurPool2d
+from torch import Tensor, nn
+
+PYRAMID_STRIDES = (8, 16, 32)
+"""Strides of the feature maps C3, C4, C5."""
+
+
+class Backbone(nn.Module):
+    """A feature extractor that publishes what a pyramid needs to know.
+
+    Attributes:
+        body: the timm network.
+        channels: channels of the outputs, finest first.
+        strides: strides of the outputs, finest first.
+    """
+
+    def __init__(self, body: nn.Module, channels: Sequence[int], strides: Sequence[int]) -> None:
+        super().__init__()
+        self.body = body
+        self.channels = tuple(channels)
+        self.strides = tuple(strides)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Feature maps (B, C, h, w), finest first, of images (B, 3, H, W)."""
+        return cast(list[Tensor], self.body(images))
+
+
+def build_backbone(
+    name: str, *, strides: Sequence[int] = PYRAMID_STRIDES, anti_alias: bool = False, pretrained: bool = False
+) -> Backbone:
+    """A timm network that returns its feature maps of the given strides.
+
+    Args:
+        name: any timm model that supports ``features_only``.
+        strides: wanted strides, finest first.
+        anti_alias: make the ResNet "lpf3" (DirectPose spec 1); only for timm ResNets with bottlenecks.
+        pretrained: let timm fetch its ImageNet weights (needs the network or timm's cache).
+
+    Raises:
+        ValueError: timm does not know the name, or the network has no such strides.
+    """
+    try:
+        probe = timm.create_model(name, features_only=True)
+    except (RuntimeError, AttributeError) as error:
+        raise ValueError(f"backbone {name!r} is not a timm model with feature maps: {error}") from None
+    reductions = list(probe.feature_info.reduction())
+    missing = [s for s in strides if s not in reductions]
+    if missing:
+        raise ValueError(f"backbone {name!r} has feature maps of strides {reductions}, not {missing[0]}")
+    indices = tuple(len(reductions) - 1 - reductions[::-1].index(s) for s in strides)
+    body = timm.create_model(name, features_only=True, out_indices=indices, pretrained=pretrained)
+    if anti_alias:
+        _make_lpf3(body, name)
+    return Backbone(body, body.feature_info.channels(), strides)
+
+
+def _make_lpf3(body: nn.Module, name: str) -> None:
+    """Turn a timm bottleneck ResNet into the anti-aliased "lpf3, pool only" variant (DirectPose spec 1).
+
+    Max-pool 2x2 stride 1 then blur; in the first block of layers 2-4 the 3x3 convolution loses its stride, a blur
+    precedes conv3, and a blur precedes the projection shortcut, which loses its stride too.
+    """
+    if not all(hasattr(body, f"layer{i}") for i in (1, 2, 3, 4)) or not hasattr(body.layer2[0], "conv3"):
+        raise ValueError(f"anti_alias needs a bottleneck ResNet such as 'resnet50', not {name!r}")
+    stem_channels = body.conv1.out_channels
+    body.maxpool = nn.Sequential(nn.MaxPool2d(2, stride=1), BlurPool2d(stem_channels))
+    for layer in (body.layer2, body.layer3, body.layer4):
+        block = layer[0]
+        block.conv2.stride = (1, 1)
+        block.aa = BlurPool2d(block.conv2.out_channels)
+        convolution, norm = block.downsample[0], block.downsample[1]
+        convolution.stride = (1, 1)
+        block.downsample = nn.Sequential(BlurPool2d(convolution.in_channels), convolution, norm)
+
+
+def freeze_stages(backbone: Backbone, count: int) -> None:
+    """Freeze the parameters of the stem (``count`` >= 1) and of layers 1..count-1 of a ResNet (GluonCV FREEZE_AT)."""
+    if count <= 0:
+        return
+    names = ["conv1", "bn1"] + [f"layer{i}" for i in range(1, count)]
+    for name in names:
+        part = getattr(backbone.body, name, None)
+        if part is None:
+            raise ValueError(f"freeze_at={count} needs a ResNet backbone with a part {name!r}")
+        for parameter in part.parameters():
+            parameter.requires_grad_(False)
