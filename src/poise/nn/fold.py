@@ -38,7 +38,7 @@ def fold_batch_norm(module: nn.Module, example: Tensor) -> nn.Module:
 
 
 def _trace(module: nn.Module, example: Tensor) -> tuple[list[tuple[nn.Conv2d, nn.BatchNorm2d]], list[Tensor]]:
-    producers: dict[int, nn.Conv2d] = {}
+    producers: dict[int, tuple[nn.Conv2d, int]] = {}
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
     uses: dict[int, int] = {}
     alive: list[Any] = []
@@ -46,14 +46,14 @@ def _trace(module: nn.Module, example: Tensor) -> tuple[list[tuple[nn.Conv2d, nn
     def saw_convolution(part: nn.Module, _inputs: Any, output: Tensor) -> None:
         assert isinstance(part, nn.Conv2d)
         uses[id(part)] = uses.get(id(part), 0) + 1
-        producers[id(output)] = part
+        producers[id(output)] = (part, output._version)
         alive.append(output)
 
     def saw_norm(part: nn.Module, inputs: Any) -> None:
         assert isinstance(part, nn.BatchNorm2d)
         uses[id(part)] = uses.get(id(part), 0) + 1
-        source = producers.get(id(inputs[0]))
-        if source is not None:
+        source, version = producers.get(id(inputs[0]), (None, -1))
+        if source is not None and inputs[0]._version == version:
             pairs.append((source, part))
 
     hooks: list[Any] = []
