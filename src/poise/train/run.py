@@ -1,0 +1,158 @@
+"""The folder of a training run.
+
+::
+
+    RUN/config.yaml                     the settings, complete
+    RUN/metrics.jsonl                   one JSON object a line: losses every few steps, metrics of every evaluation
+    RUN/checkpoints/last.safetensors    the newest model (the moving average if there is one)
+    RUN/checkpoints/best.safetensors    the model with the best AP
+    RUN/checkpoints/step_*.safetensors  the newest ``keep`` numbered ones
+    RUN/state.pt                        what ``--resume`` goes on from
+    RUN/tensorboard/                    the same numbers as metrics.jsonl, if tensorboard is installed
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from accelerate.tracking import TensorBoardTracker
+
+from poise.checkpoints import read_header, save_checkpoint
+from poise.files import write_text
+from poise.models.base import PoseModel
+from poise.settings import Settings
+from poise.train.engine import StepReport
+from poise.train.meter import Meter
+
+BEST_BY = "AP"
+"""The metric that decides which model is the best."""
+
+
+class RunFolder:
+    """Writes a run's files; a `poise.train.engine.Watcher`.
+
+    Attributes:
+        path: the folder.
+        state: the file to resume from.
+        last: the newest model.
+        best: the model with the best AP so far; absent until an evaluation reported one.
+    """
+
+    def __init__(self, path: str | Path, *, log_every: int = 20, keep: int = 0, origin: str | None = None) -> None:
+        self.path = Path(path)
+        self.state = self.path / "state.pt"
+        self.last = self.path / "checkpoints" / "last.safetensors"
+        self.best = self.path / "checkpoints" / "best.safetensors"
+        self._settings = self.path / "config.yaml"
+        self._log = self.path / "metrics.jsonl"
+        self._log_every = log_every
+        self._keep = keep
+        self._origin = origin
+        self._recipe: dict[str, Any] = {}
+        self._metrics: dict[str, float] = {}
+        self._best_value: float | None = None
+        self._meter = Meter()
+        self._tracker: TensorBoardTracker | None = None
+
+    def create(self, config: Settings) -> None:
+        """Start a new run here.
+
+        Raises:
+            FileExistsError: the folder already holds a run.
+        """
+        if self._settings.exists():
+            raise FileExistsError(
+                f"{self.path} already holds a run: add --resume to go on with it, or choose another --run"
+            )
+        self._open(config)
+
+    def reopen(self, config: Settings, step: int) -> None:
+        """Go on with the run that is here, which was saved after ``step`` steps; what it logged later is dropped."""
+        lines = self._log.read_text(encoding="utf-8").splitlines() if self._log.exists() else []
+        kept = [line for line in lines if _is_step_up_to(line, step)]
+        write_text(self._log, "".join(line + "\n" for line in kept))
+        if self.best.exists():
+            self._best_value = read_header(self.best).metadata.get("metrics", {}).get(BEST_BY)
+        self._open(config)
+
+    def stepped(self, report: StepReport) -> None:
+        """Log the means of every ``log_every`` steps."""
+        self._meter.add(report)
+        if report.step % self._log_every == 0:
+            self._write(asdict(self._meter.summarise()))
+
+    def evaluated(self, step: int, metrics: Mapping[str, float], model: PoseModel) -> None:
+        """Log the metrics; keep the model if it is the best so far."""
+        self._metrics = dict(metrics)
+        self._write({"step": step, "metrics": dict(metrics)})
+        value = metrics.get(BEST_BY, math.nan)
+        if math.isfinite(value) and (self._best_value is None or value > self._best_value):
+            self._best_value = value
+            self._save_model(self.best, step, model)
+
+    def saved(self, step: int, model: PoseModel) -> None:
+        """Write ``last`` and, if wanted, a numbered checkpoint; drop the oldest numbered ones."""
+        self._save_model(self.last, step, model)
+        if self._keep:
+            self._save_model(self.last.with_name(f"step_{step:08d}.safetensors"), step, model)
+            for old in sorted(self.last.parent.glob("step_*.safetensors"))[: -self._keep]:
+                old.unlink()
+
+    def close(self) -> None:
+        """Close the log."""
+        if self._tracker is not None:
+            self._tracker.finish()
+            self._tracker = None
+
+    def _open(self, config: Settings) -> None:
+        write_text(self._settings, config.to_yaml())
+        self._recipe = config.model_dump(mode="json")
+        if find_spec("tensorboard") is not None:
+            self._tracker = TensorBoardTracker("tensorboard", logging_dir=str(self.path))
+            self._tracker.start()
+
+    def _save_model(self, path: Path, step: int, model: PoseModel) -> None:
+        metadata = {"step": step, "recipe": self._recipe, "metrics": _finite(self._metrics), "origin": self._origin}
+        save_checkpoint(path, model, metadata=metadata)
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_finite(entry)) + "\n")
+        if self._tracker is not None:
+            self._tracker.log(dict(_flat(entry)), step=entry["step"])
+
+
+def _is_step_up_to(line: str, step: int) -> bool:
+    try:
+        return int(json.loads(line)["step"]) <= step
+    except (ValueError, KeyError, TypeError):  # the line that a crash cut off
+        return False
+
+
+def _finite(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Without infinities and NaN, which JSON does not have: they become null."""
+    clean: dict[str, Any] = {}
+    for key, value in entry.items():
+        if isinstance(value, Mapping):
+            clean[key] = _finite(value)
+        else:
+            clean[key] = None if isinstance(value, float) and not math.isfinite(value) else value
+    return clean
+
+
+def _flat(entry: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    """Numbers of a nested entry with names such as ``losses/total``; the step is left out."""
+    pairs: list[tuple[str, float]] = []
+    for key, value in entry.items():
+        if isinstance(value, Mapping):
+            pairs += _flat(value, f"{prefix}{key}/")
+        elif key != "step" and isinstance(value, int | float):
+            pairs.append((prefix + key, value))
+    return pairs

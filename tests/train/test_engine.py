@@ -1,0 +1,361 @@
+"""The loop: it learns, resumes to the bit, accumulates, stops on nonsense, and stops when asked."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fakes import Recorder, TinyBatches, TinyModel, tiny_model
+
+from poise.train.config import TrainConfig
+from poise.train.engine import NonFiniteLoss, Trainer
+
+
+def config(**changes: Any) -> TrainConfig:
+    base = {
+        "steps": 12,
+        "optimiser": {"kind": "sgd", "lr": 0.05},
+        "schedule": {"kind": "cosine", "warmup": 3},
+        "clip_norm": 10.0,
+        "ema": 0.9,
+        "save_every": 1000,
+    }
+    return TrainConfig.parse(base | changes)
+
+
+def trainer(model: TinyModel, settings: TrainConfig, batches: Any = None, **more: Any) -> Trainer:
+    return Trainer(model, batches if batches is not None else TinyBatches(), settings, device="cpu", **more)
+
+
+def all_tensors(t: Trainer) -> dict[str, torch.Tensor]:
+    assert t.ema is not None
+    return dict(t.model.state_dict()) | {f"ema.{n}": v for n, v in t.ema.model.state_dict().items()}
+
+
+class StopAfter(Recorder):
+    """Asks for a stop, as Ctrl-C does, after some step."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.step = step
+
+    def stepped(self, report: Any) -> None:
+        super().stepped(report)
+        if report.step == self.step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_loss_falls() -> None:
+    seen = Recorder()
+    settings = config(steps=300, optimiser={"kind": "adamw", "lr": 0.02}, ema=None)
+    outcome = trainer(tiny_model(width=8), settings, watchers=[seen]).run()
+    assert outcome.finished
+    assert outcome.step == 300
+    assert seen.reports[-1].losses["total"] < 0.5 * seen.reports[0].losses["total"]
+
+
+def test_total_is_the_sum_of_the_terms_and_lr_follows_the_schedule() -> None:
+    seen = Recorder()
+    trainer(tiny_model(), config(schedule={"kind": "linear"}), watchers=[seen]).run()
+    for number, report in enumerate(seen.reports):
+        assert report.losses["total"] == pytest.approx(report.losses["score"] + report.losses["points"], rel=1e-6)
+        assert report.lr == pytest.approx(0.05 * (1 - number / 12))
+        assert report.images == 2
+        assert report.grad_norm > 0
+    assert [r.step for r in seen.reports] == list(range(1, 13))
+    assert [r.epoch for r in seen.reports] == [0] * 4 + [1] * 4 + [2] * 4
+
+
+@pytest.mark.parametrize("stop_at", [3, 4, 7])
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_resuming_equals_not_having_stopped(tmp_path: Path, stop_at: int, kind: str) -> None:
+    """Weights, average, momenta and the pictures seen are equal to the last bit; step 4 ends an epoch."""
+    settings = config(optimiser={"kind": kind, "lr": 0.02}, accumulate=1)
+    torch.manual_seed(11)
+    whole_seen = Recorder()
+    whole = trainer(tiny_model(dropout=0.3), settings, watchers=[whole_seen])
+    whole.run()
+
+    torch.manual_seed(11)
+    first_seen = StopAfter(stop_at)
+    state = tmp_path / "state.pt"
+    first = trainer(tiny_model(dropout=0.3), settings, state=state, watchers=[first_seen])
+    outcome = first.run()
+    assert (outcome.step, outcome.finished) == (stop_at, False)
+    assert first_seen.saves == [stop_at]
+
+    torch.manual_seed(999)
+    second_seen = Recorder()
+    second = trainer(tiny_model(dropout=0.3), settings, state=state, watchers=[second_seen])
+    assert second.resume().step == stop_at
+    assert second.run().finished
+
+    expected, got = all_tensors(whole), all_tensors(second)
+    assert expected.keys() == got.keys()
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    losses = [r.losses for r in whole_seen.reports]
+    assert losses == [r.losses for r in first_seen.reports + second_seen.reports]
+
+
+def test_resuming_across_epochs_with_accumulation(tmp_path: Path) -> None:
+    settings = config(accumulate=3, steps=6)  # 3 does not divide the 4 batches of an epoch
+    whole = trainer(tiny_model(), settings)
+    whole.run()
+    first = trainer(tiny_model(), settings, state=tmp_path / "s.pt", watchers=[StopAfter(3)])
+    first.run()
+    second = trainer(tiny_model(), settings, state=tmp_path / "s.pt")
+    assert second.resume() == first.position
+    second.run()
+    expected, got = all_tensors(whole), all_tensors(second)
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+def test_evaluation_does_not_change_the_run(tmp_path: Path) -> None:
+    def evaluate(model: Any) -> dict[str, float]:
+        assert not model.training
+        np.random.rand(3)  # noqa: NPY002 (an evaluation that draws)
+        return {"AP": float(torch.rand(()))}
+
+    runs = []
+    for measure in (None, evaluate):
+        torch.manual_seed(1)
+        seen = Recorder()
+        t = trainer(tiny_model(dropout=0.5), config(eval_every=5), evaluate=measure, watchers=[seen])
+        t.run()
+        runs.append((all_tensors(t), [step for step, _ in seen.metrics]))
+    assert runs[0][1] == []
+    assert runs[1][1] == [5, 10, 12]
+    assert all(torch.equal(runs[0][0][name], runs[1][0][name]) for name in runs[0][0])
+
+
+def test_without_ema_the_model_itself_is_evaluated_and_trains_on() -> None:
+    modes = []
+    t = trainer(tiny_model(), config(ema=None, eval_every=6), evaluate=lambda m: modes.append(m) or {})
+    t.run()
+    assert modes == [t.model, t.model]
+    assert t.model.training
+
+
+def gradients(batch: int, accumulate: int) -> dict[str, torch.Tensor]:
+    """Change of the weights after one plain SGD step of rate 1, that is minus the gradient."""
+    settings = config(
+        steps=1, accumulate=accumulate, ema=None, clip_norm=None, freeze_batch_norm=["."], schedule={"kind": "constant"},
+        optimiser={"kind": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0},
+    )  # fmt: skip
+    model = tiny_model()
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    trainer(model, settings, TinyBatches(batch=batch)).run()
+    return {n: before[n] - p.detach() for n, p in model.named_parameters()}
+
+
+def test_two_accumulated_batches_equal_one_of_twice_the_size() -> None:
+    twice, once = gradients(batch=2, accumulate=2), gradients(batch=4, accumulate=1)
+    for name in once:
+        torch.testing.assert_close(twice[name], once[name], rtol=1e-5, atol=1e-7)
+    assert any(g.abs().max() > 1e-3 for g in once.values())
+
+
+def test_clipping_bounds_the_update() -> None:
+    model = tiny_model()
+    before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
+    settings = config(
+        steps=1, clip_norm=0.01, schedule={"kind": "constant"},
+        optimiser={"kind": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0},
+    )  # fmt: skip
+    seen = Recorder()
+    trainer(model, settings, watchers=[seen]).run()
+    after = torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert (after - before).norm() == pytest.approx(0.01, rel=1e-3)
+    assert seen.reports[0].grad_norm > 0.01
+
+
+class Poisoned(TinyModel):
+    """Its points term is not a number at the third step."""
+
+    calls = 0
+
+    def loss(self, outputs: Any, persons: Any) -> dict[str, torch.Tensor]:
+        losses = super().loss(outputs, persons)
+        self.calls += 1
+        return losses | {"points": losses["points"] * (float("nan") if self.calls == 3 else 1.0)}
+
+
+def test_a_non_finite_term_stops_the_run_and_is_explained(tmp_path: Path) -> None:
+    model = Poisoned()
+    t = trainer(model, config(save_every=1), state=tmp_path / "state.pt")
+    with pytest.raises(
+        NonFiniteLoss, match=r"a loss term is not finite at step 2: score .*, points nan, total nan"
+    ) as e:
+        t.run()
+    assert e.value.step == 2
+    assert len(e.value.image_ids) == 2
+    assert all(100 <= int(i) < 108 and str(i) in str(e.value) for i in e.value.image_ids)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    resumed = trainer(Poisoned(), config(save_every=1), state=tmp_path / "state.pt")
+    assert resumed.resume().step == 2
+
+
+class RootOfZero(TinyModel):
+    """A finite loss with an infinite gradient."""
+
+    def loss(self, outputs: Any, persons: Any) -> dict[str, torch.Tensor]:
+        return {"root": (outputs.points * 0).abs().sum().sqrt() + outputs.score.sum() * 0}
+
+
+def test_a_non_finite_gradient_stops_the_run_too() -> None:
+    model = RootOfZero()
+    with pytest.raises(NonFiniteLoss, match="gradient norm"):
+        trainer(model, config()).run()
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_frozen_parameters_and_statistics_stay() -> None:
+    model = tiny_model()
+    before = {n: v.clone() for n, v in model.state_dict().items()}
+    trainer(model, config(freeze=[r"^backbone\.0"], freeze_batch_norm=["backbone"], eval_every=2)).run()
+    after = model.state_dict()
+    same = {n for n in before if torch.equal(before[n], after[n])}
+    assert {"backbone.0.weight", "backbone.0.bias", "backbone.1.running_mean", "backbone.1.running_var"} <= same
+    assert not {"backbone.1.weight", "head.weight", "scale"} & same
+
+
+def test_statistics_move_unless_frozen() -> None:
+    model = tiny_model()
+    trainer(model, config(steps=1)).run()
+    assert model.backbone[1].running_mean.abs().max() > 0
+
+
+@pytest.mark.parametrize("field", ["freeze", "freeze_batch_norm"])
+def test_a_pattern_that_fits_nothing_is_an_error(field: str) -> None:
+    with pytest.raises(ValueError, match=rf"train\.{field} pattern 'nothing'"):
+        trainer(tiny_model(), config(**{field: ["nothing"]}))
+
+
+class NoBatches:
+    def __len__(self) -> int:
+        return 0
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        return iter(())
+
+
+def test_no_data_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no training batch"):
+        trainer(tiny_model(), config(), NoBatches())
+
+
+class Liar(NoBatches):
+    def __len__(self) -> int:
+        return 5
+
+
+def test_an_epoch_without_batches_does_not_loop_for_ever() -> None:
+    with pytest.raises(ValueError, match="epoch 0 of the training data has no batch"):
+        trainer(tiny_model(), config(), Liar()).run()
+
+
+class DyingLoader(TinyBatches):
+    """Its worker processes die of the Ctrl-C that also reaches the run."""
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        for number, batch in enumerate(super().epoch(epoch, start)):
+            if number == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+                raise RuntimeError("DataLoader worker (pid 1) exited unexpectedly")
+            yield batch
+
+
+def test_ctrl_c_while_waiting_for_data_saves(tmp_path: Path) -> None:
+    t = trainer(tiny_model(), config(), DyingLoader(), state=tmp_path / "state.pt")
+    outcome = t.run()
+    assert (outcome.step, outcome.finished) == (2, False)
+    assert (tmp_path / "state.pt").is_file()
+
+
+def test_a_failing_loader_is_not_hidden() -> None:
+    class Failing(TinyBatches):
+        def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
+            yield from list(super().epoch(epoch, start))[:1]
+            raise OSError("disk gone")
+
+    with pytest.raises(OSError, match="disk gone"):
+        trainer(tiny_model(), config(), Failing()).run()
+
+
+def test_resume_without_a_state(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nothing to resume"):
+        trainer(tiny_model(), config(), state=tmp_path / "state.pt").resume()
+
+
+def test_resume_refuses_another_model_optimiser_or_ema(tmp_path: Path) -> None:
+    state = tmp_path / "state.pt"
+    trainer(tiny_model(), config(steps=1), state=state).run()
+    with pytest.raises(ValueError, match="does not fit this model"):
+        trainer(tiny_model(width=5), config(), state=state).resume()
+    rules = {"kind": "sgd", "rules": [{"pattern": "^head", "lr_factor": 10}]}
+    with pytest.raises(ValueError, match="groups hold other parameters"):
+        trainer(tiny_model(), config(optimiser=rules), state=state).resume()
+    with pytest.raises(ValueError, match=r"train\.ema was switched"):
+        trainer(tiny_model(), config(ema=None), state=state).resume()
+
+
+def test_resume_takes_a_changed_learning_rate(tmp_path: Path) -> None:
+    state = tmp_path / "state.pt"
+    trainer(tiny_model(), config(steps=1), state=state).run()
+    seen = Recorder()
+    settings = config(steps=2, schedule={"kind": "constant"}, optimiser={"kind": "sgd", "lr": 0.5})
+    t = trainer(tiny_model(), settings, state=state, watchers=[seen])
+    t.resume()
+    t.run()
+    assert seen.reports[0].lr == 0.5
+    assert {g["lr"] for g in t._optimiser.param_groups} == {0.5}
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a zip file at all"])
+def test_a_damaged_state_is_refused(tmp_path: Path, damage: bytes) -> None:
+    state = tmp_path / "state.pt"
+    state.write_bytes(damage)
+    with pytest.raises(ValueError, match="cannot be resumed from"):
+        trainer(tiny_model(), config(), state=state).resume()
+
+
+def test_bf16_keeps_losses_and_weights_in_float32() -> None:
+    dtypes = []
+
+    class Spy(TinyModel):
+        def loss(self, outputs: Any, persons: Any) -> dict[str, torch.Tensor]:
+            losses = super().loss(outputs, persons)
+            autocast = torch.is_autocast_enabled("cpu")
+            dtypes.append((outputs.points.dtype, losses["points"].dtype, autocast))
+            return losses
+
+    torch.manual_seed(0)
+    exact = trainer(TinyModel(), config(steps=2, ema=None))
+    exact.run()
+    torch.manual_seed(0)
+    model = Spy()
+    trainer(model, config(precision="bf16", steps=2, ema=None)).run()
+    assert dtypes == [(torch.float32, torch.float32, False)] * 2
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    gap = (model.head.weight - exact.model.head.weight).abs().max()
+    assert 0 < gap < 0.05  # bfloat16 was really used, and was accurate enough
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+def test_fp16_needs_a_gpu() -> None:
+    with pytest.raises(ValueError, match="fp16 needs a GPU"):
+        trainer(tiny_model(), config(precision="fp16"))
+
+
+def test_channels_last_trains_the_same_network() -> None:
+    a, b = tiny_model(), tiny_model()
+    trainer(a, config(steps=3)).run()
+    trainer(b, config(steps=3, channels_last=True)).run()
+    assert b.backbone[0].weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(a.head.weight, b.head.weight, rtol=1e-4, atol=1e-6)
