@@ -1,0 +1,272 @@
+"""Reader of COCO keypoint files, and of folders of pictures without people.
+
+Coordinates are taken as they stand in the file: keypoints are pixel indices, boxes (x, y, width, height) become
+(x, y, x + width, y + height).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from poise.data.images import image_size
+from poise.data.records import PoseDataset, Record
+from poise.skeletons import SKELETONS, Skeleton, mirrored_pairs
+
+MAX_FILE_BYTES = 2_000_000_000
+"""Largest annotation file that is read."""
+AREA_OF_BOX = 0.53
+"""Share of its box that a person's segment covers on average; stands in where a file gives no area."""
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+"""What `read_folder` takes for pictures."""
+
+Unlabelled = Literal["ignore", "background"]
+Entry = Mapping[str, Any]
+
+
+def read_coco(
+    annotations: str | Path,
+    images: str | Path,
+    *,
+    skeleton: Skeleton | None = None,
+    unlabelled: Unlabelled = "ignore",
+    min_keypoints: int = 0,
+    name: str | None = None,
+) -> PoseDataset:
+    """Read a COCO keypoint file.
+
+    ``iscrowd`` regions become ignore regions. Pictures without an annotation are kept: nobody is in them.
+
+    Args:
+        annotations: the JSON file.
+        images: the folder of its pictures.
+        skeleton: what the keypoints are; by default as the file's category says (see `read_skeleton`).
+        unlabelled: people without a labelled keypoint become ignore regions, or background (as in the papers' codes).
+        min_keypoints: keep only pictures with at least so many labelled keypoints; 0 keeps all.
+        name: name of the data set; by default the file's stem.
+
+    Raises:
+        FileNotFoundError: the file, the folder or pictures are missing.
+        ValueError: the file does not fit; one line that names file and annotation.
+    """
+    annotations, images = Path(annotations), Path(images)
+    data = _load(annotations)
+    categories = data.get("categories") or []
+    category = _person_category(categories, annotations, required=skeleton is None)
+    if skeleton is None:
+        skeleton = read_skeleton(category, annotations)
+    elif category.get("keypoints") and len(category["keypoints"]) != len(skeleton):
+        raise ValueError(
+            f"{annotations}: its category has {len(category['keypoints'])} keypoints, skeleton {skeleton.name!r} "
+            f"has {len(skeleton)}"
+        )
+    entries = _images_by_id(data["images"], annotations)
+    people = _people_by_image(data["annotations"], entries, category.get("id"), annotations)
+    records = [
+        _record(entry, people.get(key, []), images, skeleton, unlabelled, annotations) for key, entry in entries.items()
+    ]
+    kept = tuple(r for r in records if r.labelled >= min_keypoints)
+    _require_pictures([r.path for r in kept], images)
+    return PoseDataset(name or annotations.stem, skeleton, kept)
+
+
+def read_folder(images: str | Path, skeleton: Skeleton, name: str | None = None) -> PoseDataset:
+    """All pictures of a folder as pictures without people, in order of their names.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ImageError: a file with a picture's suffix is not a picture.
+    """
+    images = Path(images)
+    if not images.is_dir():
+        raise FileNotFoundError(f"folder of pictures {images} does not exist")
+    paths = sorted(p for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    records = [Record.without_people(p, i, image_size(p), len(skeleton)) for i, p in enumerate(paths)]
+    return PoseDataset(name or images.name, skeleton, tuple(records))
+
+
+def read_skeleton(category: Entry, where: str | Path) -> Skeleton:
+    """The skeleton of a COCO category.
+
+    A built-in skeleton is taken if the keypoint names are equal. Else the category must hold ``sigmas`` (K numbers);
+    ``skeleton`` (1-based edges) and ``flip_pairs`` (0-based) are optional; without ``flip_pairs`` they are
+    read off the names.
+
+    Raises:
+        ValueError: fields are missing or do not fit.
+    """
+    names = tuple(str(n) for n in category.get("keypoints") or ())
+    for known in SKELETONS.values():
+        if known.keypoints == names:
+            return known
+    label = str(category.get("name", "person"))
+    if "sigmas" not in category:
+        raise ValueError(
+            f"{where}: category {label!r} has {len(names)} keypoints that are no built-in skeleton's; "
+            f'add "sigmas": [{len(names)} numbers] to the category in its "categories" list'
+        )
+    try:
+        return Skeleton(
+            name=label,
+            keypoints=names,
+            edges=tuple((int(a) - 1, int(b) - 1) for a, b in category.get("skeleton") or ()),
+            flip_pairs=tuple((int(a), int(b)) for a, b in category["flip_pairs"])
+            if "flip_pairs" in category
+            else mirrored_pairs(names),
+            sigmas=tuple(float(s) for s in category["sigmas"]),
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: category {label!r}: {error}") from None
+
+
+def _load(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"annotation file {path} does not exist")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size:,} bytes, more than the limit of {MAX_FILE_BYTES:,}")
+    try:
+        data = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} is not a COCO file: its top level is a {type(data).__name__}, not an object")
+    for key in ("images", "annotations"):
+        if not isinstance(data.get(key), list):
+            raise ValueError(f"{path} is not a COCO file: it has no list {key!r}")
+        if not all(isinstance(entry, dict) for entry in data[key]):
+            raise ValueError(f"{path}: every entry of {key!r} must be an object")
+    return data
+
+
+def _person_category(categories: Sequence[Any], path: Path, required: bool) -> Entry:
+    """The category with keypoints; if several have some, the one named person."""
+    fitting = [c for c in categories if isinstance(c, dict) and c.get("keypoints")]
+    if len(fitting) > 1:
+        fitting = [c for c in fitting if c.get("name") == "person"]
+    if len(fitting) == 1:
+        return fitting[0]
+    if required or len(categories) > 1:
+        raise ValueError(f'{path}: cannot tell which category has the keypoints; give exactly one a "keypoints" list')
+    return categories[0] if categories and isinstance(categories[0], dict) else {}
+
+
+def _images_by_id(entries: Iterable[Entry], path: Path) -> dict[Any, Entry]:
+    found: dict[Any, Entry] = {}
+    for entry in entries:
+        key = entry.get("id")
+        if not isinstance(key, int | str):
+            raise ValueError(f"{path}: image id {key!r} must be a number or a text")
+        if key in found:
+            raise ValueError(f"{path}: image id {key!r} is given twice")
+        if not isinstance(entry.get("file_name"), str):
+            raise ValueError(f"{path}: image {key!r} has no file_name")
+        for side in ("height", "width"):
+            if not isinstance(entry.get(side), int) or entry[side] < 1:
+                raise ValueError(f"{path}: image {key!r} has {side} {entry.get(side)!r}; expected a positive integer")
+        found[key] = entry
+    return found
+
+
+def _people_by_image(
+    entries: Iterable[Entry], images: Mapping[Any, Entry], category: Any, path: Path
+) -> dict[Any, list[Entry]]:
+    people: dict[Any, list[Entry]] = {}
+    for entry in entries:
+        if category is not None and entry.get("category_id", category) != category:
+            continue
+        key = entry.get("image_id")
+        if not isinstance(key, int | str) or key not in images:
+            raise ValueError(f"{path}: annotation {entry.get('id')!r} belongs to image {key!r}, which is not listed")
+        people.setdefault(key, []).append(entry)
+    return people
+
+
+def _record(
+    image: Entry, people: Sequence[Entry], folder: Path, skeleton: Skeleton, unlabelled: Unlabelled, path: Path
+) -> Record:
+    keypoints, boxes, areas, ignore = [], [], [], []
+    for entry in people:
+        where = f"{path}: annotation {entry.get('id')!r}"
+        points = _keypoints(entry, len(skeleton), where)
+        labelled = bool((points[:, 2] > 0).any())
+        if entry.get("iscrowd") or not labelled:
+            if entry.get("iscrowd") or unlabelled == "ignore":
+                ignore.append(_box(entry, None, where))
+            continue
+        box = _box(entry, points, where)
+        keypoints.append(points)
+        boxes.append(box)
+        areas.append(_area(entry, box, where))
+    n, k = len(areas), len(skeleton)
+    return Record(
+        path=folder / image["file_name"],
+        image_id=image["id"],
+        size=(image["height"], image["width"]),
+        keypoints=np.array(keypoints, np.float32).reshape(n, k, 3),
+        boxes=np.array(boxes, np.float32).reshape(n, 4),
+        areas=np.array(areas, np.float32),
+        ignore=np.array(ignore, np.float32).reshape(-1, 4),
+    )
+
+
+def _numbers(values: Any, what: str, count: int, where: str) -> list[float]:
+    if not isinstance(values, list) or len(values) != count:
+        size = len(values) if isinstance(values, list) else repr(values)
+        raise ValueError(f"{where}: {what} must have {count} numbers, not {size}")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{where}: {what} holds {value!r}, which is not a finite number")
+    return values
+
+
+def _keypoints(entry: Entry, count: int, where: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+    if not entry.get("keypoints"):
+        return np.zeros((count, 3), np.float32)
+    values = _numbers(entry["keypoints"], f"keypoints (3 x {count})", 3 * count, where)
+    points = np.array(values, np.float32).reshape(count, 3)
+    if not np.isin(points[:, 2], (0, 1, 2)).all():
+        raise ValueError(f"{where}: keypoint visibility must be 0, 1 or 2, not {points[:, 2].tolist()}")
+    return points
+
+
+def _box(
+    entry: Entry, points: np.ndarray[Any, np.dtype[np.float32]] | None, where: str
+) -> tuple[float, float, float, float]:
+    """xyxy; without ``bbox``, the extent of the labelled keypoints."""
+    if entry.get("bbox") is None:
+        if points is None:
+            raise ValueError(f"{where}: it has neither bbox nor labelled keypoints")
+        seen = points[points[:, 2] > 0, :2]
+        return (*seen.min(0).tolist(), *seen.max(0).tolist())
+    x, y, width, height = _numbers(entry["bbox"], "bbox", 4, where)
+    if width < 0 or height < 0:
+        raise ValueError(f"{where}: bbox {entry['bbox']} has a negative side")
+    return x, y, x + width, y + height
+
+
+def _area(entry: Entry, box: Sequence[float], where: str) -> float:
+    if entry.get("area") is None:
+        return AREA_OF_BOX * (box[2] - box[0]) * (box[3] - box[1])
+    return _numbers([entry["area"]], "area", 1, where)[0]
+
+
+def _require_pictures(paths: Sequence[Path], folder: Path) -> None:
+    """``FileNotFoundError`` unless all pictures exist; each folder is listed once."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"folder of pictures {folder} does not exist")
+    listed: dict[Path, set[str]] = {}
+    missing = []
+    for path in paths:
+        parent = path.parent
+        if parent not in listed:
+            listed[parent] = set(os.listdir(parent)) if parent.is_dir() else set()
+        if path.name not in listed[parent]:
+            missing.append(path)
+    if missing:
+        raise FileNotFoundError(f"{len(missing)} of {len(paths)} pictures are missing in {folder}, first {missing[0]}")

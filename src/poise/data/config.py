@@ -1,0 +1,143 @@
+"""Settings of the data room."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from poise.settings import Settings
+
+Way = Literal["single", "mosaic", "paste"]
+Range = tuple[float, float]
+
+
+class SourceConfig(Settings):
+    """One annotated set of pictures."""
+
+    annotations: str
+    """COCO keypoint file."""
+    images: str
+    """Folder of its pictures."""
+    kind: Literal["coco"] = "coco"
+    name: str = ""
+    """Name in messages and tables; empty: the stem of ``annotations``."""
+    weight: float = Field(default=1.0, gt=0)
+    """How often its pictures are drawn, relative to the other sources (``compose`` only)."""
+    ways: tuple[Way, ...] = Field(default=("single", "mosaic", "paste"), min_length=1)
+    """In which canvases its pictures take part (``compose`` only)."""
+    min_keypoints: int = Field(default=0, ge=0)
+    """Pictures with fewer labelled keypoints are left out."""
+    unlabelled: Literal["ignore", "background"] = "ignore"
+    """People without labelled keypoints become ignore regions, or background as in the papers' codes."""
+
+
+class AugmentConfig(Settings):
+    """How training canvases are composed (see `poise.data.compose`).
+
+    Ranges are (low, high); scales and sizes are drawn log-uniformly, the rest uniformly. ``*_p`` are probabilities.
+    """
+
+    single: float = Field(default=0.4, ge=0)
+    mosaic: float = Field(default=0.3, ge=0)
+    paste: float = Field(default=0.3, ge=0)
+    """Relative frequencies of the three ways."""
+    single_scale: Range = (0.7, 1.8)
+    """Scale of a single picture, relative to the one at which it just fits the canvas."""
+    person_size: Range = (0.12, 0.95)
+    """Longer side of a person's box in a mosaic or paste, relative to the canvas."""
+    max_upscale: float = Field(default=3.0, ge=1)
+    """No picture is enlarged more than this."""
+    rotation: float = Field(default=30.0, ge=0, le=180)
+    """Largest rotation, degrees."""
+    rotation_p: float = Field(default=0.5, ge=0, le=1)
+    flip_p: float = Field(default=0.5, ge=0, le=1)
+    split: Range = (0.35, 0.65)
+    """Where a mosaic is split, relative to the canvas."""
+    pasted: tuple[int, int] = (1, 5)
+    """Number of people pasted on a background."""
+    paste_margin: Range = (0.05, 0.4)
+    """Surroundings cut out with a person, relative to the longer side of the box."""
+    max_overlap: float = Field(default=0.3, ge=0, le=1)
+    """A pasted rectangle covers at most this share of an earlier person's box."""
+    feather_p: float = Field(default=0.5, ge=0, le=1)
+    """How often the edges of pasted rectangles are blended."""
+    negative_p: float = Field(default=0.05, ge=0, le=1)
+    """How often a single picture, or a part of a mosaic, is one without people."""
+    background_p: float = Field(default=0.5, ge=0, le=1)
+    """How often the ground of a mosaic is a picture without people rather than plain."""
+    min_visible: int = Field(default=3, ge=1)
+    """A person cut or covered to fewer keypoints becomes an ignore region."""
+    min_size: float = Field(default=12.0, ge=0)
+    """A person whose box has a longer side of fewer pixels becomes an ignore region."""
+    brightness: float = Field(default=0.3, ge=0, lt=1)
+    contrast: float = Field(default=0.3, ge=0, lt=1)
+    saturation: float = Field(default=0.4, ge=0, le=1)
+    """Factors are drawn from 1 - x to 1 + x."""
+    hue: float = Field(default=0.03, ge=0, le=0.5)
+    """Turns of the colour wheel, to either side."""
+    grey_p: float = Field(default=0.05, ge=0, le=1)
+    blur_p: float = Field(default=0.1, ge=0, le=1)
+    blur_sigma: Range = (0.4, 1.5)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.single + self.mosaic + self.paste <= 0:
+            raise ValueError("one of single, mosaic and paste must be above 0")
+        for name in ("single_scale", "person_size", "split", "pasted", "paste_margin", "blur_sigma"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high and not (name == "paste_margin" and 0 <= low <= high):
+                raise ValueError(f"{name} = ({low}, {high}) must be (low, high) with 0 < low <= high")
+        if self.split[1] >= 1:
+            raise ValueError(f"split = {self.split} must lie below 1")
+        return self
+
+
+class PaperConfig(Settings):
+    """The pipeline of the DirectPose paper (spec 10): resize, flip, crop around somebody."""
+
+    short_sides: tuple[int, int] = (480, 1600)
+    """Shorter side after resizing, a uniform integer, both ends included."""
+    long_side: int = Field(default=2666, ge=32)
+    """The longer side is at most this."""
+    crop: int = Field(default=800, ge=32)
+    """Side of the cropped square; a picture that is smaller is not cropped."""
+    flip_p: float = Field(default=0.5, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        low, high = self.short_sides
+        if not 1 <= low <= high:
+            raise ValueError(f"short_sides = ({low}, {high}) must be (low, high) with 1 <= low <= high")
+        return self
+
+
+class DataConfig(Settings):
+    """What a run trains and validates on, and how training pictures are made."""
+
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    negatives: tuple[str, ...] = ()
+    """Folders of pictures without people."""
+    val: SourceConfig | None = None
+    pipeline: Literal["compose", "paper"] = "compose"
+    augment: AugmentConfig = AugmentConfig()
+    """For the ``compose`` pipeline."""
+    paper: PaperConfig = PaperConfig()
+    """For the ``paper`` pipeline."""
+    sizes: tuple[int, ...] = Field(default=(512,), min_length=1)
+    """Sides of the square training canvases in pixels; one is drawn for each batch (``compose`` only)."""
+    batch: int = Field(default=16, ge=1)
+    """Pictures a batch in each process."""
+    samples_per_epoch: int | None = Field(default=None, ge=1)
+    """Training pictures an epoch; by default as many as the sources have."""
+    workers: int = Field(default=2, ge=0)
+    """Processes that prepare batches; 0 prepares them in the training process."""
+    cache_mb: int = Field(default=0, ge=0)
+    """Decoded pictures kept in memory by each worker, in megabytes."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for size in self.sizes:
+            if not 32 <= size <= 8192:
+                raise ValueError(f"sizes: {size} must lie in 32..8192")
+        return self

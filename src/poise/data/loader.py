@@ -1,0 +1,261 @@
+"""Training batches that depend on (seed, epoch, index) alone: not on the number of workers, nor on where a run began.
+
+Letters: B pictures a batch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from poise.data.coco import read_coco, read_folder
+from poise.data.compose import compose
+from poise.data.config import DataConfig, SourceConfig
+from poise.data.material import ImageCache, Material, Source
+from poise.data.paper import resize_flip_crop
+from poise.data.records import PoseDataset, Record
+from poise.data.samples import Sample
+from poise.data.transforms import Colour
+from poise.data.views import Batch, collate, sample_to_view
+from poise.skeletons import Skeleton
+from poise.types import View, ViewSpec
+
+logger = logging.getLogger(__name__)
+
+_SIZE_STREAM, _ORDER_STREAM = 1, 2
+
+
+class Key(NamedTuple):
+    """What one training picture depends on, besides the seed."""
+
+    epoch: int
+    position: int
+    """Index within the epoch."""
+    size: int
+    """Side of the canvas; unused by the ``paper`` pipeline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error in a worker, carried to the training process as what it is."""
+
+    error: Exception
+
+
+class DataWorkerError(RuntimeError):
+    """A process that prepares batches ended unexpectedly."""
+
+
+class TrainDataset(Dataset[View | Failure]):
+    """Training pictures; item `Key` is drawn by a generator seeded with (seed, epoch, position)."""
+
+    def __init__(
+        self, config: DataConfig, sources: Sequence[Source], negatives: Sequence[Record], spec: ViewSpec, seed: int
+    ) -> None:
+        """See `Material` for errors."""
+        self._config = config
+        self._spec = spec
+        self._seed = seed
+        self._records = [record for source in sources for record in source.dataset]
+        cache = ImageCache(config.cache_mb * 1_000_000)
+        self._material = Material(sources, negatives, spec.person_box, fill_colour(spec), cache)
+
+    def __len__(self) -> int:
+        """Pictures an epoch."""
+        return self._config.samples_per_epoch or len(self._records)
+
+    def sample(self, key: Key) -> Sample:
+        """One training picture with its truth, in input px; errors as `record_image`."""
+        rng = np.random.default_rng((self._seed, key.epoch, key.position))
+        if self._config.pipeline == "compose":
+            return compose(self._material, self._config.augment, (key.size, key.size), rng)
+        # the papers go through all pictures, in a new order each time
+        turn, position = divmod(key.epoch * len(self) + key.position, len(self._records))
+        record = self._records[_order(self._seed, turn, len(self._records))[position]]
+        return resize_flip_crop(self._material.sample(record), self._config.paper, self._material.flip_index, rng)
+
+    def __getitem__(self, key: Key) -> View | Failure:
+        """`sample` as a view; an unusable picture becomes a `Failure`."""
+        try:
+            return sample_to_view(self.sample(key), self._spec, image_id=key.position)
+        except (ValueError, OSError) as error:
+            return Failure(error)
+
+
+class BatchPlan(Sampler[list[Key]]):
+    """Endless batches of keys from a given (epoch, batch) on."""
+
+    def __init__(self, config: DataConfig, samples: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        """Plan for process ``rank`` of ``world``: each takes its own part of every global batch.
+
+        Raises:
+            ValueError: an epoch is smaller than one global batch.
+        """
+        self.steps_per_epoch = samples // (config.batch * world)
+        if self.steps_per_epoch < 1:
+            raise ValueError(
+                f"an epoch of {samples} pictures is smaller than a batch of {config.batch} on {world} process(es); "
+                "lower batch or set samples_per_epoch"
+            )
+        self._config, self._seed, self._rank, self._world = config, seed, rank, world
+        self.epoch, self.batch = 0, 0
+
+    def keys(self, epoch: int, batch: int) -> list[Key]:
+        """The keys of one batch."""
+        sizes = self._config.sizes
+        size = sizes[int(np.random.default_rng((self._seed, epoch, batch, _SIZE_STREAM)).integers(len(sizes)))]
+        first = (batch * self._world + self._rank) * self._config.batch
+        return [Key(epoch, first + i, size) for i in range(self._config.batch)]
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        """Batches from (`epoch`, `batch`) on, for ever."""
+        epoch, batch = self.epoch, self.batch
+        while True:
+            yield self.keys(epoch, batch)
+            epoch, batch = _next(epoch, batch, self.steps_per_epoch)
+
+
+class TrainLoader:
+    """Endless training batches, resumable anywhere.
+
+    Attributes:
+        steps_per_epoch: batches an epoch.
+        dataset: where the pictures come from.
+    """
+
+    def __init__(self, dataset: TrainDataset, plan: BatchPlan, stride: int, workers: int) -> None:
+        """Workers start at the first iteration."""
+        self.dataset = dataset
+        self.steps_per_epoch = plan.steps_per_epoch
+        self._plan, self._stride, self._workers = plan, stride, workers
+        self._epoch, self._batch = 0, 0
+
+    @property
+    def state(self) -> tuple[int, int]:
+        """(epoch, batch) of the batch that comes next."""
+        return self._epoch, self._batch
+
+    def set_state(self, epoch: int, batch: int = 0) -> None:
+        """Go on with that batch; takes effect at the next ``iter``.
+
+        Raises:
+            ValueError: there is no such batch.
+        """
+        if epoch < 0 or not 0 <= batch < self.steps_per_epoch:
+            raise ValueError(f"no batch {batch} in epoch {epoch}; an epoch has {self.steps_per_epoch} batches")
+        self._epoch, self._batch = epoch, batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches from `state` on, across epochs, without end; workers live as long as the iterator.
+
+        Raises:
+            ValueError: a picture is unusable (`ImageError`), or settings do not fit the data.
+            OSError: a picture cannot be read.
+            DataWorkerError: a worker process died.
+        """
+        self._plan.epoch, self._plan.batch = self._epoch, self._batch
+        batches = iter(self._data_loader())
+        while True:
+            try:
+                batch = next(batches)
+            except RuntimeError as error:
+                if "worker" not in str(error).lower():
+                    raise
+                raise DataWorkerError(
+                    f"a data worker died before batch {self._batch} of epoch {self._epoch}, often for lack of memory; use "
+                    f"fewer workers (now {self._workers}), a smaller batch or cache_mb: {str(error).splitlines()[0]}"
+                ) from error
+            if isinstance(batch, Failure):
+                raise batch.error
+            self._epoch, self._batch = _next(self._epoch, self._batch, self.steps_per_epoch)
+            yield batch
+
+    def _data_loader(self) -> DataLoader[Any]:
+        return DataLoader(
+            self.dataset,
+            batch_sampler=self._plan,
+            num_workers=self._workers,
+            collate_fn=_Collate(self._stride),
+            worker_init_fn=_start_worker,
+            pin_memory=False,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Collate:
+    stride: int
+
+    def __call__(self, items: list[View | Failure]) -> Batch | Failure:
+        views = [item for item in items if isinstance(item, View)]
+        failures = [item for item in items if isinstance(item, Failure)]
+        return failures[0] if failures else collate(views, self.stride)
+
+
+def build_train_loader(
+    config: DataConfig, spec: ViewSpec, skeleton: Skeleton, seed: int, rank: int = 0, world: int = 1
+) -> TrainLoader:
+    """Read the sources and make the loader of one process.
+
+    Args:
+        config: what to train on.
+        spec: what the model wants to see.
+        skeleton: of the model; every source must have its keypoints.
+        seed: decides everything that is random, with epoch and index.
+        rank: number of this process.
+        world: number of processes.
+
+    Raises:
+        FileNotFoundError: annotations or pictures are missing.
+        ValueError: they do not fit.
+    """
+    sources = [Source(read_source(s, skeleton), s.weight, s.ways) for s in config.sources]
+    negatives = [record for folder in config.negatives for record in read_folder(folder, skeleton)]
+    logger.info(
+        "training on %d pictures with %d people and %d pictures without",
+        sum(len(s.dataset) for s in sources),
+        sum(s.dataset.person_count for s in sources),
+        len(negatives),
+    )
+    dataset = TrainDataset(config, sources, negatives, spec, seed)
+    return TrainLoader(dataset, BatchPlan(config, len(dataset), seed, rank, world), spec.stride, config.workers)
+
+
+def read_source(config: SourceConfig, skeleton: Skeleton | None = None) -> PoseDataset:
+    """The data set that a `SourceConfig` names; errors as `read_coco`."""
+    return read_coco(
+        config.annotations,
+        config.images,
+        skeleton=skeleton,
+        unlabelled=config.unlabelled,
+        min_keypoints=config.min_keypoints,
+        name=config.name or None,
+    )
+
+
+def fill_colour(spec: ViewSpec) -> Colour:
+    """The RGB colour that normalises to about zero, as padding does."""
+    values = [min(255, max(0, round(m * spec.value_range))) for m in spec.mean]
+    red, green, blue = values if spec.channels == "rgb" else values[::-1]
+    return red, green, blue
+
+
+def _next(epoch: int, batch: int, steps: int) -> tuple[int, int]:
+    return (epoch, batch + 1) if batch + 1 < steps else (epoch + 1, 0)
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, turn: int, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.random.default_rng((seed, turn, 0, _ORDER_STREAM)).permutation(count)
+
+
+def _start_worker(worker: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
