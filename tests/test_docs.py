@@ -1,0 +1,103 @@
+"""The documents say what the code does: names exist, values are the presets', links lead somewhere, snippets compile."""
+
+import ast
+import importlib
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+
+from poise.cli.main import app
+from poise.models import PRESETS
+from poise.models.directpose import DirectPoseConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
+PAPER = (ROOT / "docs/papers/directpose.md").read_text(encoding="utf-8")
+SWITCH = re.compile(r"^\| `([\w.]+)` \|.*\| \**`([^`]+)`\** \| \**`([^`]+)`\** \|$", re.MULTILINE)
+SWITCHES = {name: values for name, *values in SWITCH.findall(PAPER.partition("<!-- switches -->")[2])}
+PRESETS_OF_THE_TABLE = ("directpose_r50", "directpose_r50_gluoncv")
+
+
+def page_name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def fences(page: Path, language: str) -> list[str]:
+    """The fenced blocks of one language."""
+    text = page.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def value_of(settings: Any, path: str) -> Any:
+    """The JSON value of a dotted field; ``KeyError`` if there is no such field."""
+    value = settings.model_dump(mode="json")
+    for part in path.split("."):
+        value = value[part]
+    return value
+
+
+@pytest.mark.parametrize("path", SWITCHES)
+def test_switches_have_the_values_of_the_presets(path: str) -> None:
+    for preset, text in zip(PRESETS_OF_THE_TABLE, SWITCHES[path], strict=True):
+        assert value_of(PRESETS[preset](), path) == json.loads(text)
+
+
+def test_every_switch_is_in_the_table() -> None:
+    told = {path.partition(".")[0] for path in SWITCHES}
+    assert told | {"system"} == set(DirectPoseConfig.model_fields)
+
+
+def test_sections_that_docstrings_cite_exist() -> None:
+    sections = set(re.findall(r"^## (\d+)\. ", PAPER, flags=re.MULTILINE))
+    cited = {
+        number
+        for file in (ROOT / "src").rglob("*.py")
+        for group in re.findall(r"DirectPose\s+spec\s+(\d+(?:\.\d+)?(?:,\s*\d+)*)", file.read_text(encoding="utf-8"))
+        for number in re.findall(r"(?<![\d.])\d+", group)
+    }
+    assert cited
+    assert cited <= sections
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_relative_links_lead_to_files(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    local = [t.partition("#")[0] for t in targets if "://" not in t and not t.startswith("#")]
+    assert [t for t in local if not (page.parent / t).exists()] == []
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if fences(p, "python")], ids=page_name)
+def test_python_snippets_compile_and_import_what_exists(page: Path) -> None:
+    for source in fences(page, "python"):
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "poise":
+                module = importlib.import_module(node.module or "")
+                assert [a.name for a in node.names if not hasattr(module, a.name)] == []
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if fences(p, "yaml")], ids=page_name)
+def test_yaml_snippets_are_yaml(page: Path) -> None:
+    for source in fences(page, "yaml"):
+        assert isinstance(yaml.safe_load(source), dict)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if fences(p, "bash")], ids=page_name)
+def test_command_lines_use_verbs_and_options_that_exist(page: Path) -> None:
+    verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    text = "\n".join(fences(page, "bash")).replace("\\\n", " ")
+    for command in re.findall(r"(?:^|&& |bin/)poise (.*?)(?: && |$)", text, flags=re.MULTILINE):
+        verb, *words = shlex.split(command, comments=True)
+        known = {option for parameter in verbs[verb].params for option in parameter.opts + parameter.secondary_opts}
+        assert {w.partition("=")[0] for w in words if w.startswith("-") and not w[1:2].isdigit()} <= known | {"--help"}
+
+
+def test_ci_runs_the_second_command_of_the_readme() -> None:
+    commands = [line for block in fences(ROOT / "README.md", "bash")[:2] for line in block.strip().splitlines()]
+    assert len(commands) == 2
+    assert commands[1] in (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
