@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Iterator
@@ -11,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fakes import Recorder, TinyBatches, TinyModel, tiny_model
 
+from poise.data.views import Batch
 from poise.train.config import TrainConfig
 from poise.train.engine import NonFiniteLoss, Trainer
+from tiny import Recorder, TinyBatches, TinyModel, tiny_model
 
 
 def config(**changes: Any) -> TrainConfig:
@@ -145,8 +147,8 @@ def test_without_ema_the_model_itself_is_evaluated_and_trains_on() -> None:
 def gradients(batch: int, accumulate: int) -> dict[str, torch.Tensor]:
     """Change of the weights after one plain SGD step of rate 1, that is minus the gradient."""
     settings = config(
-        steps=1, accumulate=accumulate, ema=None, clip_norm=None, freeze_batch_norm=["."], schedule={"kind": "constant"},
-        optimiser={"kind": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0},
+        steps=1, accumulate=accumulate, ema=None, clip_norm=None, freeze_batch_norm=["."],
+        schedule={"kind": "constant"}, optimiser={"kind": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0},
     )  # fmt: skip
     model = tiny_model()
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
@@ -237,34 +239,23 @@ def test_a_pattern_that_fits_nothing_is_an_error(field: str) -> None:
         trainer(tiny_model(), config(**{field: ["nothing"]}))
 
 
-class NoBatches:
-    def __len__(self) -> int:
-        return 0
+class Finite(TinyBatches):
+    """Not endless, as a loader must be."""
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        return iter(())
-
-
-def test_no_data_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no training batch"):
-        trainer(tiny_model(), config(), NoBatches())
+    def __iter__(self) -> Iterator[Batch]:
+        return itertools.islice(super().__iter__(), 5)
 
 
-class Liar(NoBatches):
-    def __len__(self) -> int:
-        return 5
-
-
-def test_an_epoch_without_batches_does_not_loop_for_ever() -> None:
-    with pytest.raises(ValueError, match="epoch 0 of the training data has no batch"):
-        trainer(tiny_model(), config(), Liar()).run()
+def test_data_that_ends_is_an_error() -> None:
+    with pytest.raises(ValueError, match="training data ended after 5 steps"):
+        trainer(tiny_model(), config(), Finite()).run()
 
 
 class DyingLoader(TinyBatches):
     """Its worker processes die of the Ctrl-C that also reaches the run."""
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        for number, batch in enumerate(super().epoch(epoch, start)):
+    def __iter__(self) -> Iterator[Batch]:
+        for number, batch in enumerate(super().__iter__()):
             if number == 2:
                 os.kill(os.getpid(), signal.SIGINT)
                 raise RuntimeError("DataLoader worker (pid 1) exited unexpectedly")
@@ -280,8 +271,8 @@ def test_ctrl_c_while_waiting_for_data_saves(tmp_path: Path) -> None:
 
 def test_a_failing_loader_is_not_hidden() -> None:
     class Failing(TinyBatches):
-        def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
-            yield from list(super().epoch(epoch, start))[:1]
+        def __iter__(self) -> Iterator[Batch]:
+            yield next(super().__iter__())
             raise OSError("disk gone")
 
     with pytest.raises(OSError, match="disk gone"):

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from poise.data.config import DataConfig, SourceConfig
+from poise.models import ModelConfig
 from poise.settings import Settings
+
+DATA_VARIABLE = "POISE_DATA"
+"""Environment variable with the folder that relative data paths start from."""
 
 
 class ParameterRule(Settings):
@@ -118,6 +125,40 @@ class TrainConfig(Settings):
         if self.steps is not None:
             return self.steps
         return max(1, (self.epochs or 0) * batches_per_epoch // self.accumulate)
+
+
+class RunConfig(Settings):
+    """Everything that decides a training run."""
+
+    model: ModelConfig
+    data: DataConfig
+    train: TrainConfig
+    init: str | None = None
+    """Weights to start from: a safetensors file with a backbone (names of timm or torchvision) or a Poise checkpoint;
+    ``timm``: timm fetches the backbone's ImageNet weights; None: random."""
+    data_root: str | None = None
+    """Folder that relative paths of ``data`` start from; None: the environment's ``POISE_DATA``, else ``data``."""
+
+    @property
+    def root(self) -> Path:
+        """The folder that relative data paths start from."""
+        return Path(self.data_root or os.environ.get(DATA_VARIABLE) or "data")
+
+    def located_data(self) -> DataConfig:
+        """``data`` with every path below `root`; absolute paths stay."""
+
+        def located(source: SourceConfig) -> SourceConfig:
+            paths = {"annotations": str(self.root / source.annotations), "images": str(self.root / source.images)}
+            return source.model_copy(update=paths)
+
+        data = self.data
+        return data.model_copy(
+            update={
+                "sources": tuple(located(source) for source in data.sources),
+                "negatives": tuple(str(self.root / folder) for folder in data.negatives),
+                "val": located(data.val) if data.val is not None else None,
+            }
+        )
 
 
 def checked_pattern(pattern: str) -> str:

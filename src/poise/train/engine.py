@@ -1,6 +1,6 @@
 """The training loop: batches in, a trained model out.
 
-Letters: B views of a batch, H W network input size.
+Letters: B views of a batch.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
+from poise.data.views import Batch
 from poise.models.base import PoseModel
 from poise.train.config import TrainConfig
 from poise.train.ema import ModelEma
@@ -26,35 +27,27 @@ from poise.train.interrupt import StopRequest, stop_on_signals
 from poise.train.optimiser import build_optimiser, freeze_parameters, frozen_batch_norms, load_optimiser, set_lr
 from poise.train.schedule import lr_factor
 from poise.train.state import Position, read_state, set_random_state, undisturbed_random_state, write_state
-from poise.types import View
 
 Evaluate = Callable[[PoseModel], Mapping[str, float]]
 """Measures a model (in eval mode): numbers by name, ``AP`` among them if the best model is to be kept."""
 
 
-class Batch(Protocol):
-    """Views of a batch: ``images`` (B, 3, H, W) float32, padded, and the B views they come from, with truth."""
-
-    @property
-    def images(self) -> Tensor:
-        """(B, 3, H, W) float32."""
-        ...
-
-    @property
-    def views(self) -> Sequence[View]:
-        """The B views."""
-        ...
-
-
 class Batches(Protocol):
-    """Training data in an order that depends on nothing but the epoch's number."""
+    """Endless training batches whose content depends on (epoch, number within the epoch) alone."""
 
-    def __len__(self) -> int:
-        """Batches in an epoch."""
+    steps_per_epoch: int
+
+    @property
+    def state(self) -> tuple[int, int]:
+        """(epoch, number) of the batch that comes next."""
         ...
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from number ``start`` on."""
+    def set_state(self, epoch: int, batch: int = 0) -> None:
+        """Go on with that batch at the next ``iter``."""
+        ...
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches from `state` on, without end."""
         ...
 
 
@@ -64,7 +57,7 @@ class StepReport:
 
     Attributes:
         step: updates done, this one included.
-        epoch: epoch of its last batch.
+        epoch: epoch of its first batch.
         losses: the weighted terms, averaged over the step's batches, and their sum as ``total``.
         lr: learning rate of parameters that no rule changes.
         grad_norm: L2 norm of the gradient before clipping.
@@ -102,13 +95,17 @@ class Watcher(Protocol):
 class NonFiniteLoss(ArithmeticError):  # noqa: N818 (named for what it is)
     """A loss term or the gradient became infinite or not a number; the message prints all terms, step and pictures."""
 
-    def __init__(self, step: int, terms: Mapping[str, float], image_ids: Sequence[int | str], what: str) -> None:
-        self.step = step
+    def __init__(
+        self, position: Position, terms: Mapping[str, float], image_ids: Sequence[int | str], what: str
+    ) -> None:
+        self.step = position.step
         self.terms = dict(terms)
         self.image_ids = list(image_ids)
         values = ", ".join(f"{name} {value:g}" for name, value in terms.items())
         ids = ", ".join(str(i) for i in image_ids)
-        super().__init__(f"{what} is not finite at step {step}: {values}; pictures: {ids}")
+        super().__init__(
+            f"{what} is not finite at step {position.step}: {values}; pictures of epoch {position.epoch}: {ids}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +136,7 @@ class Trainer:
         device: ``auto`` takes what accelerate finds (its environment variables count), ``cpu`` forces the CPU.
 
     Raises:
-        ValueError: there is no batch, a rule or pattern fits no parameter, or fp16 is asked for without a GPU.
+        ValueError: a rule or pattern fits no parameter, or fp16 is asked for without a GPU.
     """
 
     def __init__(
@@ -153,11 +150,9 @@ class Trainer:
         watchers: Sequence[Watcher] = (),
         device: str = "auto",
     ) -> None:
-        if len(batches) == 0:
-            raise ValueError("no training batch: the data set is empty or smaller than one batch")
         self.config = config
         self.batches = batches
-        self.total = config.total_steps(len(batches))
+        self.total = config.total_steps(batches.steps_per_epoch)
         self.position = Position()
         self.accelerator = make_accelerator(config, device)
         self._state = state
@@ -279,47 +274,48 @@ class Trainer:
 
     def _steps(self, stop: StopRequest) -> Generator[StepReport]:
         """Do the remaining steps; `position` is updated after each."""
-        stream = self._stream()
         self._restore_random()
-        for number in range(self.position.step, self.total):
-            started = time.perf_counter()
-            try:
-                group = list(itertools.islice(stream, self.config.accumulate))
-            except Exception:
-                if stop.requested:  # the same Ctrl-C has ended the loader's worker processes
+        with closing(self._stream()) as stream:
+            for number in range(self.position.step, self.total):
+                started = time.perf_counter()
+                batches = self._fetch(stream, stop)
+                if stop.requested:
                     return
-                raise
-            if stop.requested:
-                return
-            waited = time.perf_counter() - started
-            losses, norm, lr = self.step([batch for _, batch in group])
-            ahead = group[-1][0]
-            self.position = Position(number + 1, ahead.epoch, ahead.batch)
-            images = sum(len(batch.views) for _, batch in group) * self.accelerator.num_processes
-            seconds = time.perf_counter() - started
-            yield StepReport(number + 1, ahead.epoch, losses, lr, norm, images, seconds, waited)
+                waited = time.perf_counter() - started
+                losses, norm, lr = self.step(batches)
+                epoch = self.position.epoch
+                self.position = Position(number + 1, *self.batches.state)
+                images = sum(len(batch.views) for batch in batches) * self.accelerator.num_processes
+                seconds = time.perf_counter() - started
+                yield StepReport(number + 1, epoch, losses, lr, norm, images, seconds, waited)
 
-    def _stream(self) -> Generator[tuple[Position, Batch]]:
-        """Batches without end, each with the position of the one that follows it."""
-        epoch, start = self.position.epoch, self.position.batch
-        while True:
-            with undisturbed_random_state():  # starting a loader draws a seed
-                batches = iter(self.batches.epoch(epoch, start))
-                first = list(itertools.islice(batches, 1))
-            if not first and start == 0:
-                raise ValueError(f"epoch {epoch} of the training data has no batch")
-            for count, batch in enumerate(itertools.chain(first, batches), start + 1):
-                yield Position(0, epoch, count), batch
-            epoch, start = epoch + 1, 0
+    def _fetch(self, stream: Iterator[Batch], stop: StopRequest) -> list[Batch]:
+        """The batches of one step; possibly too few if a stop was requested meanwhile."""
+        try:
+            batches = list(itertools.islice(stream, self.config.accumulate))
+        except Exception:
+            if stop.requested:  # the same Ctrl-C has ended the loader's worker processes
+                return []
+            raise
+        if len(batches) < self.config.accumulate:
+            raise ValueError(f"the training data ended after {self.position.step} steps; a loader must be endless")
+        return batches
+
+    def _stream(self) -> Generator[Batch]:
+        """Batches from the current position on."""
+        self.batches.set_state(self.position.epoch, self.position.batch)
+        with undisturbed_random_state():  # starting a loader draws a seed
+            batches = iter(self.batches)
+            first = next(batches)
+        yield first
+        yield from batches
 
     def _losses(self, batch: Batch) -> tuple[dict[str, float], Tensor]:
         """Loss terms as numbers, and their sum to differentiate; float32, outside autocast."""
         device = self.accelerator.device
         layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
         images = batch.images.to(device, non_blocking=True, memory_format=layout)
-        persons = [view.persons.to(device) for view in batch.views if view.persons is not None]
-        if len(persons) != len(batch.views):
-            raise ValueError("a training view has no truth (persons is None); a picture without people has empty truth")
+        persons = [truth.to(device) for truth in batch.persons]
         outputs = self._network(images)
         losses = self.model.loss(outputs, persons)
         values = torch.stack([value.detach().float() for value in losses.values()]).tolist()
@@ -340,7 +336,7 @@ class Trainer:
 
     def _check_finite(self, terms: Mapping[str, float], values: Any, batch: Batch, what: str) -> None:
         if not all(math.isfinite(value) for value in values):
-            raise NonFiniteLoss(self.position.step, terms, [view.image_id for view in batch.views], what)
+            raise NonFiniteLoss(self.position, terms, [view.image_id for view in batch.views], what)
 
     def _train_mode(self) -> None:
         cast(nn.Module, self.model).train()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from poise.data.views import Batch
 from poise.settings import Settings
 from poise.skeletons import Skeleton
 from poise.types import Persons, Poses, View, ViewSpec
@@ -75,14 +75,8 @@ def tiny_model(**settings: Any) -> TinyModel:
         return TinyModel(TinyConfig(**settings))
 
 
-@dataclass(frozen=True)
-class TinyBatch:
-    images: Tensor
-    views: list[View]
-
-
 class TinyBatches:
-    """``pictures`` pictures in an order drawn from the epoch's number; the last of all shows nobody."""
+    """Endless batches of some pictures in an order drawn from the epoch's number; the last picture shows nobody."""
 
     def __init__(self, pictures: int = 8, batch: int = 2) -> None:
         rng = np.random.default_rng(3)
@@ -95,16 +89,22 @@ class TinyBatches:
                 truth = Persons.empty(2)
             image = torch.from_numpy(rng.standard_normal((3, 16, 16)).astype(np.float32))
             self.views.append(View(image, np.eye(2, 3), (16, 16), (16, 16), image_id=100 + i, persons=truth))
+        self.steps_per_epoch = pictures // batch
+        self.state = (0, 0)
 
-    def __len__(self) -> int:
-        return len(self.views) // self.batch
+    def set_state(self, epoch: int, batch: int = 0) -> None:
+        self.state = (epoch, batch)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[TinyBatch]:
+    def __iter__(self) -> Iterator[Batch]:
         torch.rand(1)  # as DataLoader does when it starts
-        order = np.random.default_rng((5, epoch)).permutation(len(self.views))
-        for number in range(start, len(self)):
+        while True:
+            epoch, number = self.state
+            order = np.random.default_rng((5, epoch)).permutation(len(self.views))
             views = [self.views[i] for i in order[number * self.batch : (number + 1) * self.batch]]
-            yield TinyBatch(torch.stack([v.image for v in views]), views)
+            self.state = (epoch, number + 1) if number + 1 < self.steps_per_epoch else (epoch + 1, 0)
+            yield Batch(
+                torch.stack([v.image for v in views]), [v.persons for v in views if v.persons is not None], views
+            )
 
 
 class Recorder:

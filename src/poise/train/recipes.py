@@ -1,0 +1,141 @@
+"""Named training runs: the papers' recipes and those of the models that come with Poise.
+
+Data paths are relative to the data root (``--data``, ``POISE_DATA``, or ``./data``). The papers' recipes expect COCO as
+it is distributed in ``coco/``: ``coco/annotations/person_keypoints_train2017.json``, ``coco/train2017`` and the same
+for ``val2017``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from poise.data.config import AugmentConfig, DataConfig, SourceConfig
+from poise.models import preset
+from poise.settings import nearest
+from poise.train.config import OptimiserConfig, ParameterRule, RunConfig, ScheduleConfig, TrainConfig
+
+
+def directpose_r50() -> RunConfig:
+    """DirectPose with ResNet-50 as its authors train it (DirectPose spec 10, column O)."""
+    return _directpose_paper("directpose_r50")
+
+
+def directpose_r101() -> RunConfig:
+    """DirectPose with ResNet-101 as its authors train it (DirectPose spec 10, column O)."""
+    return _directpose_paper("directpose_r101")
+
+
+def directpose_r50_gluoncv() -> RunConfig:
+    """DirectPose with ResNet-50 as GluonCV trains it (DirectPose spec 10, column G): no multipliers, no clipping."""
+    optimiser = OptimiserConfig(kind="sgd", lr=0.01, rules=(ParameterRule(kind="norm", decay_factor=0.0),))
+    return RunConfig(
+        model=preset("directpose_r50_gluoncv"),
+        data=_coco2017(min_keypoints=1),
+        train=TrainConfig(steps=180_000, optimiser=optimiser, schedule=_PAPER_SCHEDULE, eval_every=10_000),
+        init="timm",
+    )
+
+
+def directpose_mobilenetv2() -> RunConfig:
+    """The small DirectPose that comes with Poise, for a few hundred COCO pictures and Leeds Sports Pose Extended.
+
+    Expects ``coco/train``, ``coco/val``, ``lspet/images`` and ``negatives``, with annotations in
+    ``coco/annotations/{train,val}.json`` and ``lspet/annotations/train.json``.
+    """
+    optimiser = OptimiserConfig(
+        kind="adamw",
+        lr=1e-3,
+        weight_decay=0.05,
+        rules=(
+            ParameterRule(pattern="^backbone", kind="norm", lr_factor=0.3, decay_factor=0.0),
+            ParameterRule(pattern="^backbone", lr_factor=0.3),
+            ParameterRule(kind="norm", decay_factor=0.0),
+            ParameterRule(kind="bias", decay_factor=0.0),
+        ),
+    )
+    data = DataConfig(
+        sources=(
+            SourceConfig(annotations="coco/annotations/train.json", images="coco/train", weight=0.5),
+            SourceConfig(annotations="lspet/annotations/train.json", images="lspet/images", weight=0.5),
+        ),
+        negatives=("negatives",),
+        val=SourceConfig(annotations="coco/annotations/val.json", images="coco/val"),
+        pipeline="compose",
+        augment=AugmentConfig(),
+        sizes=(384,),
+        batch=16,
+    )
+    train = TrainConfig(
+        steps=30_000,
+        optimiser=optimiser,
+        schedule=ScheduleConfig(kind="cosine", warmup=500),
+        clip_norm=10.0,
+        ema=0.999,
+        eval_every=1000,
+        save_every=500,
+    )
+    return RunConfig(model=preset("directpose_mobilenetv2"), data=data, train=train, init="timm")
+
+
+RECIPES: dict[str, Callable[[], RunConfig]] = {
+    "directpose_r50": directpose_r50,
+    "directpose_r101": directpose_r101,
+    "directpose_r50_gluoncv": directpose_r50_gluoncv,
+    "directpose_mobilenetv2": directpose_mobilenetv2,
+}
+"""Recipes by name."""
+
+
+def recipe(name: str) -> RunConfig:
+    """The named recipe; ``ValueError`` with the nearest name if there is none."""
+    if name not in RECIPES:
+        raise ValueError(f"unknown recipe {name!r}{nearest(name, RECIPES)}")
+    return RECIPES[name]()
+
+
+_PAPER_SCHEDULE = ScheduleConfig(kind="poly", power=1.0, warmup=1000, warmup_factor=0.001)
+"""Poly of power 1 times a warm-up (DirectPose spec 10). The official warm-up is not known; this is GluonCV's."""
+
+
+def _directpose_paper(name: Literal["directpose_r50", "directpose_r101"]) -> RunConfig:
+    """SGD with ten times the rate for the head and heatmap branch; biases twice the rate and no decay; clip 5.
+
+    The two multipliers are multiplied. The base rate is the one of FCOS: the official file is not available.
+    """
+    head = r"^head\.(?!.*scale)"
+    rules = (
+        ParameterRule(pattern=head, kind="bias", lr_factor=20.0, decay_factor=0.0),
+        ParameterRule(pattern=head, lr_factor=10.0),
+        ParameterRule(kind="bias", lr_factor=2.0, decay_factor=0.0),
+    )
+    return RunConfig(
+        model=preset(name),
+        data=_coco2017(min_keypoints=10),
+        train=TrainConfig(
+            steps=180_000,
+            optimiser=OptimiserConfig(kind="sgd", lr=0.01, rules=rules),
+            schedule=_PAPER_SCHEDULE,
+            clip_norm=5.0,
+            eval_every=10_000,
+        ),
+        init="timm",
+    )
+
+
+def _coco2017(min_keypoints: int) -> DataConfig:
+    """COCO 2017, the papers' pipeline, 32 pictures a batch (divide by the number of processes)."""
+    return DataConfig(
+        sources=(
+            SourceConfig(
+                annotations="coco/annotations/person_keypoints_train2017.json",
+                images="coco/train2017",
+                min_keypoints=min_keypoints,
+                unlabelled="background",
+            ),
+        ),
+        val=SourceConfig(annotations="coco/annotations/person_keypoints_val2017.json", images="coco/val2017"),
+        pipeline="paper",
+        batch=32,
+        workers=8,
+    )
