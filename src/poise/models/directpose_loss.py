@@ -83,7 +83,10 @@ def directpose_losses(
         weighted = losses.ltrb_iou(sides, target.distances, config.box_loss) * target.centerness
         terms["box"] = weighted.sum() / target.centerness.sum().clamp(min=1e-6)
     if config.heatmap is not None and outputs.heatmaps is not None:
-        terms.update(_heatmaps(config.heatmap, outputs.heatmaps.float(), outputs.heatmap_offsets, strides[0], truth))
+        terms["heatmap"] = _heatmaps(config.heatmap, outputs.heatmaps.float(), strides[0], truth)
+        if outputs.heatmap_offsets is not None:
+            error = _offset_error(outputs.heatmap_offsets.float(), strides[0], truth, config.smooth_l1_beta)
+            terms["heatmap_offset"] = error / target.centerness.sum().clamp(min=1e-6)
     return terms
 
 
@@ -108,20 +111,13 @@ def _keypoints(config: DirectPoseConfig, predicted: Tensor, target: Positives) -
     return (per_person * target.centerness).sum() / (target.centerness * count).sum().clamp(min=1)
 
 
-def _heatmaps(
-    config: HeatmapConfig, maps: Tensor, offsets: Tensor | None, stride: int, truth: Sequence[Persons]
-) -> dict[str, Tensor]:
+def _heatmaps(config: HeatmapConfig, maps: Tensor, stride: int, truth: Sequence[Persons]) -> Tensor:
     count, size = maps.shape[1], (maps.shape[-2], maps.shape[-1])
     known = torch.ones_like(maps)
     if config.mask_unlabelled:
         known = 1 - heatmap_branch.unlabelled_mask(truth, size, stride, count).to(maps.dtype)
-    terms = {}
     if config.target == "gaussian":
-        target = heatmap_branch.gaussian_target(truth, size, stride, count)
-        terms["heatmap"] = _gaussian_loss(config, maps, target, known)
-        if offsets is not None:
-            terms["heatmap_offset"] = _offset_loss(offsets.float(), target)
-        return terms
+        return _gaussian_loss(config, maps, heatmap_branch.gaussian_target(truth, size, stride, count), known)
     if config.target == "binary":
         wanted = heatmap_branch.binary_target(truth, size, stride, count)
         labelled = wanted.sum()
@@ -129,13 +125,8 @@ def _heatmaps(
         labels = heatmap_branch.single_target(truth, size, stride)
         wanted = (labels[:, None] == torch.arange(1, count + 1, device=maps.device)[:, None, None]).to(maps.dtype)
         labelled = (labels > 0).sum()
-    known = torch.maximum(known, wanted)
-    loss = (losses.sigmoid_focal(maps, wanted) * known).sum()
-    terms["heatmap"] = config.weight * loss / labelled.clamp(min=1)
-    if offsets is not None:
-        target = heatmap_branch.gaussian_target(truth, size, stride, count)
-        terms["heatmap_offset"] = _offset_loss(offsets.float(), target)
-    return terms
+    loss = (losses.sigmoid_focal(maps, wanted) * torch.maximum(known, wanted)).sum()
+    return config.weight * loss / labelled.clamp(min=1)
 
 
 def _gaussian_loss(
@@ -148,14 +139,16 @@ def _gaussian_loss(
     return config.weight * loss / (target.maps == 1).sum().clamp(min=1)
 
 
-def _offset_loss(offsets: Tensor, target: heatmap_branch.GaussianTarget) -> Tensor:
-    """Smooth L1 at the centre cells: mean over the keypoints of a cell, then mean over those cells (GluonCV)."""
+def _offset_error(offsets: Tensor, stride: int, truth: Sequence[Persons], beta: float) -> Tensor:
+    """Smooth L1 at the centre cells, meant over the keypoints of a cell, summed over cells (GluonCV ``HM_OFFSET``).
+
+    The caller divides by the sum of the centre-ness targets, as GluonCV does.
+    """
+    count, height, width = len(offsets), offsets.shape[-2], offsets.shape[-1]
+    target = heatmap_branch.gaussian_target(truth, (height, width), stride, truth[0].keypoints.shape[1])
     image, _, row, column = target.index.unbind(1)
-    height, width = offsets.shape[-2:]
     cell = (image * height + row) * width + column
-    error = losses.smooth_l1(offsets[image, :, row, column] - target.offset, 1.0).sum(1)
-    cells = offsets.new_zeros(len(offsets) * height * width)
-    total = cells.index_add(0, cell, error)
+    error = losses.smooth_l1(offsets[image, :, row, column] - target.offset, beta).sum(1)
+    cells = offsets.new_zeros(count * height * width)
     number = cells.index_add(0, cell, torch.ones_like(error))
-    mean = total / number.clamp(min=1)
-    return mean.sum() / (number > 0).sum().clamp(min=1e-6)
+    return (cells.index_add(0, cell, error) / number.clamp(min=1)).sum()

@@ -22,7 +22,7 @@ CLAMP = 1e-4
 
 
 def refine_keypoints(candidates: Candidates, logits: Tensor, offsets: Tensor | None) -> Candidates:
-    """Move each keypoint to the nearest peak of its kind, if that peak is in the person's box and near enough.
+    """Move each keypoint to the nearest peak of its kind, if that one peak is in the person's box and near enough.
 
     Args:
         candidates: of one image.
@@ -36,15 +36,13 @@ def refine_keypoints(candidates: Candidates, logits: Tensor, offsets: Tensor | N
         return candidates
     score, xy = _peaks(logits.float(), offsets)
     distance = (candidates.keypoints[:, :, None] - xy[None]).norm(dim=-1)
-    low, high = candidates.boxes[:, None, None, :2], candidates.boxes[:, None, None, 2:]
-    in_box = ((xy[None] >= low) & (xy[None] <= high)).all(-1)
-    sides = candidates.boxes[:, 2:] - candidates.boxes[:, :2]
-    limit = REACH * sides.amax(-1)[:, None]
-    distance = torch.where(in_box & (score > MIN_PEAK)[None], distance, torch.inf)
-    near, which = distance.min(-1)
-    snap = near < limit
+    near, which = torch.where((score > MIN_PEAK)[None], distance, torch.inf).min(-1)
     kind = torch.arange(xy.shape[0], device=xy.device).expand_as(which)
-    keypoints = torch.where(snap[..., None], xy[kind, which], candidates.keypoints)
+    peak = xy[kind, which]
+    low, high = candidates.boxes[:, None, :2], candidates.boxes[:, None, 2:]
+    sides = candidates.boxes[:, 2:] - candidates.boxes[:, :2]
+    snap = ((peak >= low) & (peak <= high)).all(-1) & (near < REACH * sides.amax(-1)[:, None])
+    keypoints = torch.where(snap[..., None], peak, candidates.keypoints)
     marks = torch.where(snap, score[kind, which], candidates.keypoint_scores)
     return candidates._replace(keypoints=keypoints, keypoint_scores=marks)
 
