@@ -133,6 +133,8 @@ class RunConfig(Settings):
     model: ModelConfig
     data: DataConfig
     train: TrainConfig
+    skeleton: str = "coco17"
+    """What the model predicts: a built-in skeleton's name, or ``data``: as the first source's annotations say."""
     init: str | None = None
     """Weights to start from: a safetensors file with a backbone (names of timm or torchvision) or a Poise checkpoint;
     ``timm``: timm fetches the backbone's ImageNet weights; None: random."""

@@ -157,7 +157,9 @@ class Trainer:
         self.accelerator = make_accelerator(config, device)
         self._state = state
         self._evaluate = evaluate
-        self._watchers = tuple(watchers) if self.accelerator.is_main_process else ()
+        self._watchers: list[Watcher] = []
+        for watcher in watchers:
+            self.watch(watcher)
         self._random: dict[str, Any] | None = None
 
         module = cast(nn.Module, model)
@@ -175,6 +177,11 @@ class Trainer:
     def best_model(self) -> PoseModel:
         """What is evaluated and saved: the moving average if there is one, else the model."""
         return cast(PoseModel, self.ema.model) if self.ema is not None else self.model
+
+    def watch(self, watcher: Watcher) -> None:
+        """Tell one more watcher; only the main process has any."""
+        if self.accelerator.is_main_process:
+            self._watchers.append(watcher)
 
     def run(self) -> Outcome:
         """Train from the current position to the last step, or until Ctrl-C or SIGTERM.

@@ -26,7 +26,7 @@ from accelerate.tracking import TensorBoardTracker
 from poise.checkpoints import read_header, save_checkpoint
 from poise.files import write_text
 from poise.models.base import PoseModel
-from poise.settings import Settings
+from poise.train.config import RunConfig
 from poise.train.engine import StepReport
 from poise.train.meter import Meter
 
@@ -39,40 +39,40 @@ class RunFolder:
 
     Attributes:
         path: the folder.
+        settings: the run's settings.
         state: the file to resume from.
         last: the newest model.
         best: the model with the best AP so far; absent until an evaluation reported one.
     """
 
-    def __init__(self, path: str | Path, *, log_every: int = 20, keep: int = 0, origin: str | None = None) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.state = self.path / "state.pt"
         self.last = self.path / "checkpoints" / "last.safetensors"
         self.best = self.path / "checkpoints" / "best.safetensors"
-        self._settings = self.path / "config.yaml"
+        self.settings = self.path / "config.yaml"
         self._log = self.path / "metrics.jsonl"
-        self._log_every = log_every
-        self._keep = keep
-        self._origin = origin
+        self._log_every = 1
+        self._keep = 0
         self._recipe: dict[str, Any] = {}
         self._metrics: dict[str, float] = {}
         self._best_value: float | None = None
         self._meter = Meter()
         self._tracker: TensorBoardTracker | None = None
 
-    def create(self, config: Settings) -> None:
-        """Start a new run here.
-
-        Raises:
-            FileExistsError: the folder already holds a run.
-        """
-        if self._settings.exists():
+    def refuse_existing(self) -> None:
+        """``FileExistsError`` if the folder already holds a run."""
+        if self.settings.exists():
             raise FileExistsError(
                 f"{self.path} already holds a run: add --resume to go on with it, or choose another --run"
             )
+
+    def create(self, config: RunConfig) -> None:
+        """Start a new run here; errors as `refuse_existing`."""
+        self.refuse_existing()
         self._open(config)
 
-    def reopen(self, config: Settings, step: int) -> None:
+    def reopen(self, config: RunConfig, step: int) -> None:
         """Go on with the run that is here, which was saved after ``step`` steps; what it logged later is dropped."""
         lines = self._log.read_text(encoding="utf-8").splitlines() if self._log.exists() else []
         kept = [line for line in lines if _is_step_up_to(line, step)]
@@ -110,15 +110,16 @@ class RunFolder:
             self._tracker.finish()
             self._tracker = None
 
-    def _open(self, config: Settings) -> None:
-        write_text(self._settings, config.to_yaml())
-        self._recipe = config.model_dump(mode="json")
+    def _open(self, config: RunConfig) -> None:
+        write_text(self.settings, config.to_yaml())
+        self._log_every, self._keep = config.train.log_every, config.train.keep
+        self._recipe = portable_recipe(config)
         if find_spec("tensorboard") is not None:
             self._tracker = TensorBoardTracker("tensorboard", logging_dir=str(self.path))
             self._tracker.start()
 
     def _save_model(self, path: Path, step: int, model: PoseModel) -> None:
-        metadata = {"step": step, "recipe": self._recipe, "metrics": _finite(self._metrics), "origin": self._origin}
+        metadata = {"step": step, "recipe": self._recipe, "metrics": _finite(self._metrics)}
         save_checkpoint(path, model, metadata=metadata)
 
     def _write(self, entry: dict[str, Any]) -> None:
@@ -127,6 +128,23 @@ class RunFolder:
             file.write(json.dumps(_finite(entry)) + "\n")
         if self._tracker is not None:
             self._tracker.log(dict(_flat(entry)), step=entry["step"])
+
+
+def portable_recipe(config: RunConfig) -> dict[str, Any]:
+    """The settings as a checkpoint carries them: without the model's, which it has anyway, and without folders of
+    this machine."""
+    recipe = config.model_dump(mode="json", exclude={"model", "data_root"})
+    if recipe["init"] is not None:
+        recipe["init"] = Path(recipe["init"]).name
+    for source in (*recipe["data"]["sources"], recipe["data"]["val"] or {}):
+        source |= {key: _relative(source[key]) for key in ("annotations", "images") if key in source}
+    recipe["data"]["negatives"] = [_relative(folder) for folder in recipe["data"]["negatives"]]
+    return recipe
+
+
+def _relative(path: str) -> str:
+    """A relative path as it is, the last two parts of an absolute one."""
+    return str(Path(*Path(path).parts[-2:])) if Path(path).is_absolute() else path
 
 
 def _is_step_up_to(line: str, step: int) -> bool:

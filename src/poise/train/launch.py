@@ -1,0 +1,124 @@
+"""From the settings of a run to a trainer that is ready to start or to go on."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from accelerate import PartialState
+
+from poise.data.config import DataConfig
+from poise.data.loader import build_train_loader, read_source
+from poise.models import build_model
+from poise.models.base import PoseModel
+from poise.settings import nearest
+from poise.skeletons import SKELETONS, Skeleton
+from poise.train.config import RunConfig, TrainConfig
+from poise.train.engine import Evaluate, Trainer
+from poise.train.initial import load_initial_weights
+from poise.train.run import RunFolder
+from poise.train.validation import Validator
+
+SKELETON_OF_DATA = "data"
+"""Value of ``RunConfig.skeleton`` that takes the skeleton from the annotations."""
+TIMM = "timm"
+"""Value of ``RunConfig.init`` that lets timm fetch the backbone's weights."""
+
+
+def prepare_run(
+    config: RunConfig,
+    folder: RunFolder,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+) -> Trainer:
+    """Build model, data and trainer; make the run's folder, or go on with the one that is there.
+
+    The global generators of Python, numpy and torch are seeded with ``config.train.seed``.
+
+    Raises:
+        FileExistsError: the folder already holds a run and ``resume`` is not given.
+        FileNotFoundError: data or initial weights are missing, or there is no state to resume.
+        ValueError: the settings do not fit each other, the data or the saved state.
+    """
+    if not resume:
+        folder.refuse_existing()
+    seed_everything(config.train)
+    data = config.located_data()
+    skeleton = run_skeleton(config.skeleton, data)
+    model = initial_model(config, skeleton, load=not resume)
+    place = PartialState(cpu=device == "cpu")
+    batches = build_train_loader(
+        data, model.view, skeleton, config.train.seed, place.process_index, place.num_processes
+    )
+    evaluate: Evaluate | None = Validator(data.val, model) if data.val is not None else None
+    trainer = Trainer(
+        model, batches, config.train, state=folder.state, evaluate=evaluate, watchers=[folder], device=device
+    )
+    if resume:
+        step = trainer.resume().step
+        if trainer.accelerator.is_main_process:
+            folder.reopen(config, step)
+    elif trainer.accelerator.is_main_process:
+        folder.create(config)
+    return trainer
+
+
+def run_skeleton(name: str, data: DataConfig) -> Skeleton:
+    """The built-in skeleton of that name, or for ``data`` the one that the first source's annotations describe.
+
+    Raises:
+        FileNotFoundError: there is no such annotation file.
+        ValueError: the name is unknown, or the file describes no skeleton.
+    """
+    if name == SKELETON_OF_DATA:
+        return read_source(data.sources[0]).skeleton
+    if name not in SKELETONS:
+        raise ValueError(f"unknown skeleton {name!r}{nearest(name, [*SKELETONS, SKELETON_OF_DATA])}")
+    return SKELETONS[name]
+
+
+def initial_model(config: RunConfig, skeleton: Skeleton, *, load: bool = True) -> PoseModel:
+    """The model of a run with the weights that ``config.init`` names.
+
+    Args:
+        config: of the run.
+        skeleton: of the model.
+        load: False leaves the weights random, for a state that is going to replace them.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the weights do not fit the model, or timm cannot fetch them.
+    """
+    if not load or config.init is None:
+        return cast(PoseModel, build_model(config.model, skeleton))
+    if config.init == TIMM:
+        return _with_timm_weights(config, skeleton)
+    model = cast(PoseModel, build_model(config.model, skeleton))
+    load_initial_weights(model, Path(config.init))
+    return model
+
+
+def seed_everything(config: TrainConfig) -> None:
+    """Seed the global generators, which layers such as dropout and the initial weights draw from."""
+    random.seed(config.seed)
+    np.random.seed(config.seed)  # noqa: NPY002 (other libraries draw from it)
+    torch.manual_seed(config.seed)
+    if config.deterministic:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def _with_timm_weights(config: RunConfig, skeleton: Skeleton) -> PoseModel:
+    try:
+        return cast(PoseModel, build_model(config.model, skeleton, pretrained=True))
+    except ValueError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"timm cannot fetch the backbone's weights ({reason}): give a file with --set init=PATH, "
+            "or start from random weights with --set init=null"
+        ) from None
