@@ -129,7 +129,7 @@ def place(
     if roi is None:
         return canvas
     x1, y1, x2, y2 = roi
-    local = affine.compose(matrix, affine.translation(-x1, -y1))
+    local = matrix - np.array([[0, 0, x1], [0, 0, y1]])
     mask = _inside(piece.size, local, (y2 - y1, x2 - x1))
     pixels = transforms.warp_image(piece.image, local, (y2 - y1, x2 - x1), border=None)
     image = canvas.image.copy()
@@ -258,9 +258,11 @@ def _overlap(box: npt.NDArray[np.float64], others: FloatArray) -> float:
 
 
 def _plain(material: Material, size: Size) -> Sample:
-    image = np.empty((*size, 3), np.uint8)
-    image[:] = material.fill
-    return Sample(image, Truth.empty(material.keypoint_count))
+    image = np.empty((size[0], 3 * size[1]), np.uint8)
+    image[:] = np.tile(
+        np.array(material.fill, np.uint8), size[1]
+    )  # by rows, as numpy is slow at repeating three values
+    return Sample(image.reshape(*size, 3), Truth.empty(material.keypoint_count))
 
 
 def _ground(material: Material, size: Size, rng: np.random.Generator) -> Sample:

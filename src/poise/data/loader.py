@@ -170,8 +170,8 @@ class TrainLoader:
                 if "worker" not in str(error).lower():
                     raise
                 raise DataWorkerError(
-                    f"a data worker died before batch {self._batch} of epoch {self._epoch}, often for lack of memory; use "
-                    f"fewer workers (now {self._workers}), a smaller batch or cache_mb: {str(error).splitlines()[0]}"
+                    f"a data worker died before batch {self._batch} of epoch {self._epoch}, often for lack of memory; "
+                    f"use fewer workers (now {self._workers}), less batch or cache_mb: {str(error).splitlines()[0]}"
                 ) from error
             if isinstance(batch, Failure):
                 raise batch.error

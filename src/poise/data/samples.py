@@ -21,6 +21,7 @@ from poise.geometry.boxes import keypoint_boxes
 from poise.types import Affine, FloatArray, ImageArray, PersonBoxRule, Persons
 
 Mask = npt.NDArray[np.bool_]
+Counts = npt.NDArray[np.int64]
 Size = tuple[int, int]
 """(height, width)."""
 
@@ -48,9 +49,10 @@ class Truth:
         return len(self.areas)
 
     @property
-    def labelled(self) -> npt.NDArray[np.int64]:
+    def labelled(self) -> Counts:
         """(N,) number of keypoints with visibility above 0."""
-        return np.count_nonzero(self.keypoints[..., 2] > 0, axis=1)
+        counts: Counts = (self.keypoints[..., 2] > 0).sum(1)
+        return counts
 
     def persons(self) -> Persons:
         """The same as tensors."""
@@ -163,29 +165,32 @@ def map_truth(truth: Truth, matrix: Affine, flip_index: Sequence[int]) -> Truth:
     extent of the labelled keypoints plus the largest margin that the box had around them: for multiples of 90 degrees
     nothing is cut, and the box of target assignment is again the extent of the keypoints with its padding.
     """
+    ignore = affine.apply_to_boxes(matrix, truth.ignore).astype(np.float32)
+    if not len(truth):
+        return replace(truth, ignore=ignore)
     keypoints = truth.keypoints.copy()
     keypoints[..., :2] = affine.apply(matrix, truth.keypoints[..., :2])
-    if np.linalg.det(matrix[:, :2]) < 0:
+    if matrix[0, 0] * matrix[1, 1] < matrix[0, 1] * matrix[1, 0]:
         keypoints = keypoints[:, list(flip_index)]
     return Truth(
         keypoints,
         _map_boxes(truth.boxes, truth.keypoints, keypoints, matrix),
         (truth.areas * affine.area_factor(matrix)).astype(np.float32),
-        affine.apply_to_boxes(matrix, truth.ignore).astype(np.float32),
+        ignore,
         _map_boxes(truth.person_boxes, truth.keypoints, keypoints, matrix),
     )
 
 
 def _map_boxes(boxes: FloatArray, before: FloatArray, after: FloatArray, matrix: Affine) -> FloatArray:
     hull = affine.apply_to_boxes(matrix, boxes)
-    if not len(boxes) or not (matrix[0, 0] and matrix[0, 1]):
+    if not (matrix[0, 0] and matrix[0, 1]):
         return hull.astype(np.float32)
     old_low, old_high = _extent(before)
     new_low, new_high = _extent(after)
     margin = np.concatenate([old_low - boxes[:, :2], boxes[:, 2:] - old_high], 1).max(1, keepdims=True)
     margin = margin * np.sqrt(affine.area_factor(matrix))
     tight = np.concatenate([np.maximum(hull[:, :2], new_low - margin), np.minimum(hull[:, 2:], new_high + margin)], 1)
-    known = (before[..., 2] > 0).any(1)
+    known: Mask = (before[..., 2] > 0).any(1)
     return np.where(known[:, None], tight, hull).astype(np.float32)
 
 
@@ -224,10 +229,13 @@ def cover_truth(truth: Truth, covered: Mask) -> Truth:
         truth: all inside the frame (see `clip_truth`).
         covered: (H, W) True where pixels were painted over.
     """
+    if not len(truth) and not len(truth.ignore):
+        return truth
     keypoints = truth.keypoints.copy()
     column = np.clip(np.rint(keypoints[..., 0]), 0, covered.shape[1] - 1).astype(np.intp)
     row = np.clip(np.rint(keypoints[..., 1]), 0, covered.shape[0] - 1).astype(np.intp)
-    keypoints[..., 2] *= np.logical_not(covered[row, column])
+    hidden: Mask = covered[row, column]
+    keypoints[..., 2] *= np.logical_not(hidden)
     return Truth(
         keypoints,
         _seen_boxes(truth.boxes, covered),
@@ -246,7 +254,7 @@ def drop_gone(truth: Truth) -> Truth:
     return replace(kept, ignore=kept.ignore[solid(kept.ignore)])
 
 
-def settle(truth: Truth, labelled_before: npt.NDArray[np.int64], min_visible: int) -> Truth:
+def settle(truth: Truth, labelled_before: Counts, min_visible: int) -> Truth:
     """Truth in which everybody who is seen is either labelled or ignored.
 
     A person who lost keypoints and has fewer than ``min_visible`` left becomes an ignore region, as does one of
@@ -257,6 +265,8 @@ def settle(truth: Truth, labelled_before: npt.NDArray[np.int64], min_visible: in
         labelled_before: (N,) `Truth.labelled` before.
         min_visible: smallest number of keypoints of a person who lost some.
     """
+    if not len(truth) and not len(truth.ignore):
+        return truth
     lost = (truth.labelled < labelled_before) & (truth.labelled < min_visible)
     unlabelled = lost | ~solid(truth.person_boxes)
     regions = np.concatenate([truth.ignore, truth.boxes[unlabelled]])

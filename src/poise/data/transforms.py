@@ -125,11 +125,8 @@ def similarity(
     mirrored: bool = False,
 ) -> Affine:
     """The map that takes the point ``anchor`` to ``target``: mirror, scale by ``factor``, rotate by ``degrees``."""
-    (ax, ay), (tx, ty) = anchor, target
-    parts = [affine.translation(-ax, -ay)]
+    matrix = factor * affine.rotation(degrees, (0.0, 0.0))
     if mirrored:
-        parts.append(np.array([[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
-    parts.append(affine.scaling(factor, factor, half_pixel=False))
-    if degrees:
-        parts.append(affine.rotation(degrees, (0.0, 0.0)))
-    return affine.compose(*parts, affine.translation(tx, ty))
+        matrix[:, 0] *= -1
+    matrix[:, 2] = np.array(target) - matrix[:, :2] @ np.array(anchor)
+    return matrix

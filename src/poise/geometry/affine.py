@@ -70,10 +70,10 @@ def apply(matrix: Affine, points: FloatPoints) -> npt.NDArray[np.float64]:
 def apply_to_boxes(matrix: Affine, boxes: FloatPoints) -> npt.NDArray[np.float64]:
     """Axis-aligned hull (..., 4) of mapped boxes (..., 4) xyxy."""
     boxes = np.asarray(boxes, np.float64)
-    x1, y1, x2, y2 = np.moveaxis(boxes, -1, 0)
-    corners = np.stack([np.stack([x, y], -1) for x in (x1, x2) for y in (y1, y2)], -2)
-    mapped = apply(matrix, corners)
-    return np.concatenate([mapped.min(-2), mapped.max(-2)], -1)
+    corners = boxes.reshape(*boxes.shape[:-1], 2, 1, 2)
+    terms = corners * matrix[:, :2]
+    low, high = terms.min(-3).sum(-1), terms.max(-3).sum(-1)
+    return np.concatenate([low + matrix[:, 2], high + matrix[:, 2]], -1)
 
 
 def area_factor(matrix: Affine) -> float:
