@@ -81,9 +81,7 @@ def _train(config: RunConfig, path: Path, resume: bool, device: str) -> None:
         display.close()
         folder.close()
     if not outcome.finished:
-        display.console.print(
-            f"stopped after step {outcome.step} of {trainer.total}; saved. Go on with: poise train --resume --run {path}",
-            soft_wrap=True,
-        )
+        how = f"go on with: poise train --resume --run {path}"
+        display.console.print(f"stopped after step {outcome.step} of {trainer.total} and saved; {how}", soft_wrap=True)
         raise typer.Exit(INTERRUPTED)
     typer.echo(folder.best if folder.best.exists() else folder.last)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+_log = logging.getLogger(__name__)
 
 
 class StopRequest:
@@ -20,6 +23,7 @@ class StopRequest:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
+        _log.warning("stopping after this step; Ctrl-C once more stops at once, without saving")
 
 
 @contextmanager

@@ -55,7 +55,7 @@ class RunFolder:
         self._log_every = 1
         self._keep = 0
         self._recipe: dict[str, Any] = {}
-        self._metrics: dict[str, float] = {}
+        self._saved_step: int | None = None
         self._best_value: float | None = None
         self._meter = Meter()
         self._tracker: TensorBoardTracker | None = None
@@ -88,16 +88,18 @@ class RunFolder:
             self._write(asdict(self._meter.summarise()))
 
     def evaluated(self, step: int, metrics: Mapping[str, float], model: PoseModel) -> None:
-        """Log the metrics; keep the model if it is the best so far."""
-        self._metrics = dict(metrics)
+        """Log the metrics; keep the model if it is the best so far; note them in ``last`` if that is this model."""
         self._write({"step": step, "metrics": dict(metrics)})
+        if step == self._saved_step:
+            self._save_model(self.last, step, model, metrics)
         value = metrics.get(BEST_BY, math.nan)
         if math.isfinite(value) and (self._best_value is None or value > self._best_value):
             self._best_value = value
-            self._save_model(self.best, step, model)
+            self._save_model(self.best, step, model, metrics)
 
     def saved(self, step: int, model: PoseModel) -> None:
         """Write ``last`` and, if wanted, a numbered checkpoint; drop the oldest numbered ones."""
+        self._saved_step = step
         self._save_model(self.last, step, model)
         if self._keep:
             self._save_model(self.last.with_name(f"step_{step:08d}.safetensors"), step, model)
@@ -118,8 +120,8 @@ class RunFolder:
             self._tracker = TensorBoardTracker("tensorboard", logging_dir=str(self.path))
             self._tracker.start()
 
-    def _save_model(self, path: Path, step: int, model: PoseModel) -> None:
-        metadata = {"step": step, "recipe": self._recipe, "metrics": _finite(self._metrics)}
+    def _save_model(self, path: Path, step: int, model: PoseModel, metrics: Mapping[str, float] | None = None) -> None:
+        metadata = {"step": step, "recipe": self._recipe, "metrics": _finite(metrics or {})}
         save_checkpoint(path, model, metadata=metadata)
 
     def _write(self, entry: dict[str, Any]) -> None:
@@ -131,8 +133,7 @@ class RunFolder:
 
 
 def portable_recipe(config: RunConfig) -> dict[str, Any]:
-    """The settings as a checkpoint carries them: without the model's, which it has anyway, and without folders of
-    this machine."""
+    """The settings as a checkpoint carries them: without the model's (it has them) and without folders of a machine."""
     recipe = config.model_dump(mode="json", exclude={"model", "data_root"})
     if recipe["init"] is not None:
         recipe["init"] = Path(recipe["init"]).name

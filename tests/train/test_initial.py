@@ -1,0 +1,97 @@
+"""Weights to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import nn
+
+from poise.checkpoints import CheckpointError, save_checkpoint
+from poise.models import DirectPose, DirectPoseConfig
+from poise.skeletons import COCO17, CROWDPOSE14
+from poise.train.initial import load_initial_weights
+from tiny import TinyModel, tiny_model
+
+SMALL = DirectPoseConfig(backbone="mobilenetv2_100", anti_alias=False, channels=64, group_channels=8, heatmap=None)
+
+
+def changed_state(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {n: t + 0.5 if t.is_floating_point() else t for n, t in network.state_dict().items()}
+
+
+def test_a_torchvision_backbone(tmp_path: Path) -> None:
+    state = changed_state(torchvision.models.mobilenet_v2())
+    save_file(state, tmp_path / "w.safetensors")
+    model = DirectPose(SMALL, COCO17)
+    taken = load_initial_weights(model, tmp_path / "w.safetensors")
+    body = model.backbone.body
+    assert torch.equal(body.conv_stem.weight, state["features.0.0.weight"])
+    assert torch.equal(body.blocks[6][0].conv_pwl.weight, state["features.17.conv.2.weight"])
+    assert taken == len([n for n in body.state_dict() if not n.endswith("num_batches_tracked")])
+
+
+def test_a_plain_resnet_for_the_anti_aliased_one(tmp_path: Path) -> None:
+    state = changed_state(timm.create_model("resnet50"))
+    save_file(state, tmp_path / "w.safetensors")
+    model = DirectPose(DirectPoseConfig(backbone="resnet50", channels=64, group_channels=8, heatmap=None), COCO17)
+    load_initial_weights(model, tmp_path / "w.safetensors")
+    body = model.backbone.body
+    assert torch.equal(body.layer3[0].downsample[1].weight, state["layer3.0.downsample.0.weight"])
+    assert torch.equal(body.layer1[0].downsample[0].weight, state["layer1.0.downsample.0.weight"])
+    assert torch.equal(body.layer4[2].bn3.running_var, state["layer4.2.bn3.running_var"])
+
+
+def test_another_backbone_is_refused(tmp_path: Path) -> None:
+    save_file(dict(timm.create_model("mobilenetv2_050").state_dict()), tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match=r"does not hold the model's backbone: wrong shape: .* and \d+ more"):
+        load_initial_weights(DirectPose(SMALL, COCO17), tmp_path / "w.safetensors")
+
+
+def test_a_file_without_a_backbone_is_refused(tmp_path: Path) -> None:
+    save_file({"some.weight": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match=r"does not hold the model's backbone: missing: conv_stem\.weight"):
+        load_initial_weights(DirectPose(SMALL, COCO17), tmp_path / "w.safetensors")
+
+
+def test_a_model_without_a_backbone_is_refused(tmp_path: Path) -> None:
+    save_file({"some.weight": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match="a TinyModel has no backbone"):
+        load_initial_weights(tiny_model(), tmp_path / "w.safetensors")
+
+
+def test_a_foreign_torchvision_file_is_refused(tmp_path: Path) -> None:
+    save_file({"features.0.0.weight": torch.zeros(1), "features.40.weight": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match=r"w\.safetensors: 'features\.40\.weight' is not a tensor"):
+        load_initial_weights(DirectPose(SMALL, COCO17), tmp_path / "w.safetensors")
+
+
+def test_a_checkpoint_of_another_skeleton_keeps_the_own_outputs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = TinyModel(skeleton=CROWDPOSE14)
+    with torch.no_grad():
+        source.backbone[0].weight.fill_(0.25)
+    save_checkpoint(tmp_path / "c.safetensors", source)
+    model = tiny_model()
+    outputs = model.head.weight.detach().clone()
+    taken = load_initial_weights(model, tmp_path / "c.safetensors")
+    assert taken == len(model.state_dict()) - 2
+    assert torch.equal(model.backbone[0].weight, source.backbone[0].weight)
+    assert torch.equal(model.head.weight, outputs)
+    assert "does not set 2 of" in caplog.text
+
+
+def test_a_checkpoint_of_another_system_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "c.safetensors", tiny_model())
+    with pytest.raises(CheckpointError, match="no tensor in common"):
+        load_initial_weights(DirectPose(SMALL, COCO17), tmp_path / "c.safetensors")
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        load_initial_weights(tiny_model(), tmp_path / "c.safetensors")
