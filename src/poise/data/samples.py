@@ -190,8 +190,8 @@ def _map_boxes(boxes: FloatArray, before: FloatArray, after: FloatArray, matrix:
     margin = np.concatenate([old_low - boxes[:, :2], boxes[:, 2:] - old_high], 1).max(1, keepdims=True)
     margin = margin * np.sqrt(affine.area_factor(matrix))
     tight = np.concatenate([np.maximum(hull[:, :2], new_low - margin), np.minimum(hull[:, 2:], new_high + margin)], 1)
-    known: Mask = (before[..., 2] > 0).any(1)
-    return np.where(known[:, None], tight, hull).astype(np.float32)
+    seen = before[..., 2:] > 0
+    return np.where(seen.any(1), tight, hull).astype(np.float32)
 
 
 def _extent(keypoints: FloatArray) -> tuple[FloatArray, FloatArray]:
