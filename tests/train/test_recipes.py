@@ -1,0 +1,65 @@
+"""The named runs: they hold what the papers say, and their rules fit their models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from poise.models import DirectPose
+from poise.skeletons import COCO17
+from poise.train.config import RunConfig
+from poise.train.optimiser import parameter_groups
+from poise.train.recipes import RECIPES, recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_rules_fit_the_model_and_settings_survive_yaml(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    config = recipe(name)
+    model = DirectPose(config.model, COCO17)
+    groups = parameter_groups(model, config.train.optimiser)
+    assert sum(len(g["names"]) for g in groups) == len(list(model.parameters()))
+    path = tmp_path_factory.mktemp("recipe") / "config.yaml"
+    path.write_text(config.to_yaml())
+    assert RunConfig.from_yaml(path) == config
+
+
+@pytest.mark.parametrize("name", ["directpose_r50", "directpose_r101"])
+def test_the_official_recipe(name: str) -> None:
+    """DirectPose spec 10, column O."""
+    config = recipe(name)
+    train, data = config.train, config.data
+    assert (train.steps, data.batch, train.clip_norm, train.optimiser.lr) == (180_000, 32, 5.0, 0.01)
+    assert (data.pipeline, data.sources[0].min_keypoints, data.paper.short_sides) == ("paper", 10, (480, 1600))
+    groups = parameter_groups(DirectPose(config.model, COCO17), train.optimiser)
+    rates = {n: (g["lr"], g["weight_decay"]) for g in groups for n in g["names"]}
+    assert rates["head.cls_logits.weight"] == pytest.approx((0.1, 1e-4))
+    assert rates["head.cls_logits.bias"] == pytest.approx((0.2, 0))
+    assert rates["head.heatmap.output.weight"] == pytest.approx((0.1, 1e-4))
+    assert rates["pyramid.lateral.0.weight"] == pytest.approx((0.01, 1e-4))
+    assert rates["pyramid.lateral.0.bias"] == pytest.approx((0.02, 0))
+    assert rates["backbone.body.conv1.weight"] == pytest.approx((0.01, 1e-4))
+
+
+def test_the_gluoncv_recipe() -> None:
+    """DirectPose spec 10, column G: one rate, no clipping, norms without decay."""
+    config = recipe("directpose_r50_gluoncv")
+    assert config.train.clip_norm is None
+    assert config.data.sources[0].min_keypoints == 1
+    groups = parameter_groups(DirectPose(config.model, COCO17), config.train.optimiser)
+    assert {g["lr"] for g in groups} == {0.01}
+    rates = {n: g["weight_decay"] for g in groups for n in g["names"]}
+    assert rates["head.cls_tower.1.weight"] == rates["backbone.body.bn1.bias"] == 0
+    assert rates["head.cls_tower.0.bias"] == 1e-4
+
+
+def test_an_unknown_recipe() -> None:
+    with pytest.raises(ValueError, match=r"unknown recipe 'directpose_r5'.*did you mean 'directpose_r50'"):
+        recipe("directpose_r5")
+
+
+@pytest.mark.parametrize("make", RECIPES.values(), ids=RECIPES)
+def test_recipes_name_no_folder_of_a_machine(make: Callable[[], RunConfig]) -> None:
+    config = make()
+    assert config.data_root is None
+    assert not any(s.annotations.startswith("/") or s.images.startswith("/") for s in config.data.sources)
