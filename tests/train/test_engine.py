@@ -15,7 +15,7 @@ import torch
 
 from poise.data.views import Batch
 from poise.train.config import TrainConfig
-from poise.train.engine import NonFiniteLoss, Trainer
+from poise.train.engine import NonFiniteLoss, StepReport, Trainer
 from tiny import Recorder, TinyBatches, TinyModel, tiny_model
 
 
@@ -144,23 +144,26 @@ def test_without_ema_the_model_itself_is_evaluated_and_trains_on() -> None:
     assert t.model.training
 
 
-def gradients(batch: int, accumulate: int) -> dict[str, torch.Tensor]:
-    """Change of the weights after one plain SGD step of rate 1, that is minus the gradient."""
+def one_plain_step(batch: int, accumulate: int) -> tuple[dict[str, torch.Tensor], StepReport]:
+    """Change of the weights after one plain SGD step of rate 1, that is minus the gradient; and its report."""
     settings = config(
         steps=1, accumulate=accumulate, ema=None, clip_norm=None, freeze_batch_norm=["."],
         schedule={"kind": "constant"}, optimiser={"kind": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0},
     )  # fmt: skip
-    model = tiny_model()
+    model, seen = tiny_model(), Recorder()
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    trainer(model, settings, TinyBatches(batch=batch)).run()
-    return {n: before[n] - p.detach() for n, p in model.named_parameters()}
+    trainer(model, settings, TinyBatches(batch=batch), watchers=[seen]).run()
+    return {n: before[n] - p.detach() for n, p in model.named_parameters()}, seen.reports[0]
 
 
 def test_two_accumulated_batches_equal_one_of_twice_the_size() -> None:
-    twice, once = gradients(batch=2, accumulate=2), gradients(batch=4, accumulate=1)
+    (twice, twice_report), (once, once_report) = one_plain_step(2, accumulate=2), one_plain_step(4, accumulate=1)
     for name in once:
         torch.testing.assert_close(twice[name], once[name], rtol=1e-5, atol=1e-7)
     assert any(g.abs().max() > 1e-3 for g in once.values())
+    assert twice_report.losses == pytest.approx(once_report.losses, rel=1e-5)
+    assert twice_report.grad_norm == pytest.approx(once_report.grad_norm, rel=1e-5)
+    assert twice_report.images == once_report.images == 4
 
 
 def test_clipping_bounds_the_update() -> None:

@@ -82,6 +82,9 @@ def test_last_carries_no_metrics_of_another_model(folder: RunFolder) -> None:
     folder.evaluated(2, {"AP": 0.3}, tiny_model())
     folder.saved(3, tiny_model())
     assert read_header(folder.last).metadata["metrics"] == {}
+    folder.evaluated(4, {"AP": 0.4}, tiny_model())
+    assert read_header(folder.last).metadata["metrics"] == {}
+    assert read_header(folder.last).metadata["step"] == 3
 
 
 def test_without_ap_there_is_no_best(folder: RunFolder) -> None:

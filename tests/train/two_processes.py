@@ -1,0 +1,46 @@
+"""One step of the tiny model; each process takes its part of the batch. Usage: two_processes.py RESULT_FOLDER."""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from poise.train.config import TrainConfig
+from poise.train.engine import Trainer
+from poise.train.state import Position
+from tiny import Recorder, TinyBatches, tiny_model
+
+
+class Part(TinyBatches):
+    """Every ``world``-th picture of each batch of four, from number ``rank`` on."""
+
+    def __init__(self, rank: int, world: int) -> None:
+        super().__init__(batch=4)
+        self.rank, self.world = rank, world
+
+    def __iter__(self):
+        for batch in super().__iter__():
+            own = slice(self.rank, None, self.world)
+            yield type(batch)(batch.images[own], batch.persons[own], batch.views[own])
+
+
+def main(results: Path) -> None:
+    torch.set_num_threads(1)
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    settings = TrainConfig.parse(
+        {"steps": 3, "save_every": 2, "freeze_batch_norm": ["."], "ema": 0.5, "optimiser": {"lr": 0.1}}
+    )
+    model, seen = tiny_model(), Recorder()
+    state = results / f"state-{world}.pt"
+    trainer = Trainer(model, Part(rank, world), settings, state=state, watchers=[seen], device="cpu")
+    outcome = trainer.run()
+    assert outcome.finished
+    assert trainer.position == Position(3, 1, 1)
+    assert seen.saves == ([2, 3] if rank == 0 else [])
+    assert not seen.reports or seen.reports[0].images == 4
+    torch.save(model.state_dict(), results / f"model-{world}-{rank}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
