@@ -13,6 +13,9 @@ from poise.types import Affine, Poses
 def mapped_back(poses: Poses, to_image: Affine, image_size: tuple[int, int]) -> Poses:
     """Poses in image px; keypoints are not clipped, boxes are clipped to the picture's outer edges.
 
+    A map that mirrors (negative determinant) exchanges left and right keypoints: what the network called left in a
+    mirrored view is right in the picture.
+
     Args:
         poses: in input px.
         to_image: (2, 3) map input px -> image px.
@@ -21,9 +24,12 @@ def mapped_back(poses: Poses, to_image: Affine, image_size: tuple[int, int]) -> 
     height, width = image_size
     edge = np.array([width, height, width, height], np.float64) - 0.5
     boxes = np.clip(apply_to_boxes(to_image, poses.boxes), -0.5, edge)
+    mirrored = np.linalg.det(to_image[:, :2]) < 0
+    order = list(poses.skeleton.flip_index) if mirrored else slice(None)
     return replace(
         poses,
-        keypoints=apply(to_image, poses.keypoints).astype(np.float32),
+        keypoints=apply(to_image, poses.keypoints)[:, order].astype(np.float32),
+        keypoint_scores=poses.keypoint_scores[:, order],
         boxes=boxes.astype(np.float32),
         image_size=image_size,
     )

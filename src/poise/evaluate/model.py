@@ -1,0 +1,94 @@
+"""Measuring a model on an annotated set of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from poise.data.coco import read_coco
+from poise.data.records import PoseDataset
+from poise.data.samples import record_image
+from poise.evaluate.coco import evaluate_keypoints, person_category, read_truth
+from poise.models.base import PoseModel
+from poise.predict.predictor import Predictor
+from poise.types import ImageArray
+
+Progress = Callable[[int, int], None]
+"""Called after each picture with the number of pictures done and of all pictures."""
+
+
+def evaluate_model(
+    model: Predictor | PoseModel,
+    annotations: str | Path,
+    images: str | Path,
+    *,
+    batch: int | None = None,
+    scales: Sequence[int] | None = None,
+    flip: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, float]:
+    """COCO keypoint metrics of a model; see `poise.evaluate.coco.METRICS`.
+
+    Args:
+        model: a predictor, or a model, which is measured on the device that torch chooses and is not changed.
+        annotations: COCO keypoint file; its pictures, and no others, are looked at.
+        images: folder of the pictures.
+        batch: as `Predictor.predict`.
+        scales: as `Predictor.predict`.
+        flip: as `Predictor.predict`.
+        progress: is told how far it is.
+
+    Raises:
+        FileNotFoundError: the file, the folder or pictures are missing.
+        ValueError: the file does not fit the model's skeleton, or a picture cannot be read.
+    """
+    predictor = model if isinstance(model, Predictor) else Predictor(model)
+    results = predict_annotated(
+        predictor, annotations, images, batch=batch, scales=scales, flip=flip, progress=progress
+    )
+    return evaluate_keypoints(annotations, results, predictor.skeleton)
+
+
+def predict_annotated(
+    predictor: Predictor,
+    annotations: str | Path,
+    images: str | Path,
+    *,
+    batch: int | None = None,
+    scales: Sequence[int] | None = None,
+    flip: bool = False,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """COCO keypoint results (see `Poses.to_coco`) on the pictures of an annotation file; arguments as `evaluate_model`.
+
+    Poses of all scores are in them: the metrics want them.
+    """
+    data = read_truth(annotations)
+    _check_keypoints(data, predictor, annotations)
+    dataset = read_coco(annotations, images, skeleton=predictor.skeleton)
+    category = person_category(data) or 1
+    found = predictor.predict_iter(_pictures(dataset), min_score=0.0, batch=batch, scales=scales, flip=flip)
+    results: list[dict[str, Any]] = []
+    for done, (record, poses) in enumerate(zip(dataset, found, strict=True), 1):
+        results += poses.to_coco(record.image_id, category)
+        if progress is not None:
+            progress(done, len(dataset))
+    return results
+
+
+def _pictures(dataset: PoseDataset) -> Iterator[ImageArray]:
+    for record in dataset:
+        yield record_image(record)
+
+
+def _check_keypoints(data: Mapping[str, Any], predictor: Predictor, annotations: str | Path) -> None:
+    """``ValueError`` if the file names other keypoints than the model, even if it has as many."""
+    category = person_category(data)
+    for entry in data.get("categories") or []:
+        names = tuple(entry.get("keypoints") or ())
+        if entry["id"] == category and names and names != predictor.skeleton.keypoints:
+            raise ValueError(
+                f"{annotations} has the keypoints {', '.join(names)}; the model finds "
+                f"{', '.join(predictor.skeleton.keypoints)}"
+            )

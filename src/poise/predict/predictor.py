@@ -1,0 +1,205 @@
+"""From pictures to poses: the door most users come through.
+
+Letters: N poses, K keypoints, H W picture. Frames: image px, input px.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from poise.data.views import collate
+from poise.geometry.affine import invert
+from poise.models.base import PoseModel
+from poise.nn.fold import fold_batch_norm
+from poise.predict.batches import run_in_batches
+from poise.predict.mapping import mapped_back
+from poise.predict.sources import each_picture, source_name, to_image
+from poise.predict.views import ViewSource, whole_views
+from poise.skeletons import Skeleton
+from poise.types import Poses, View
+
+if TYPE_CHECKING:
+    from poise.predict.sources import Picture, Pictures
+
+MIN_SCORE = 0.3
+"""Poses below this score are left out where the checkpoint's metadata recommends no other ``min_score``."""
+
+
+class Predictor:
+    """Finds the poses in pictures with one model on one device.
+
+    The model it is given is not changed: it works on a copy in eval mode, with batch norms folded into convolutions
+    and channels last in memory.
+
+    Args:
+        model: an ``nn.Module`` with the interface of `PoseModel`.
+        device: ``auto`` (a CUDA device if there is one, else the CPU), or a device as torch names it.
+        metadata: of the checkpoint; ``min_score`` in it is the default threshold of `predict`.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+
+    def __init__(
+        self, model: PoseModel, device: str | torch.device = "auto", metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        self.device = find_device(device)
+        self.metadata = dict(metadata or {})
+        self.min_score = float(self.metadata.get("min_score", MIN_SCORE))
+        self.model = _prepared(model, self.device)
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """What the K keypoints are."""
+        return self.model.skeleton
+
+    def predict(
+        self,
+        images: Pictures,
+        *,
+        min_score: float | None = None,
+        batch: int | None = None,
+        scales: Sequence[int] | None = None,
+        flip: bool = False,
+    ) -> list[Poses]:
+        """The poses in one picture or several: one `Poses` a picture, in order, in pixels of the picture.
+
+        Args:
+            images: a picture or a sequence of pictures: path, array, Pillow image, encoded bytes (see
+                `poise.data.images.read_image`), or tensor (3, H, W) of uint8 or of floats in 0..1.
+            min_score: leave out poses with a lower score; None is what the model's checkpoint recommends (the
+                attribute ``min_score``), 0 keeps all.
+            batch: views that run together; None is 8 on a GPU and 1 on the CPU.
+            scales: short sides (input px) at which to look at each picture; None is the model's own.
+            flip: also look at each picture mirrored.
+
+        Returns:
+            `Poses` with ``image_size`` and, for paths, ``source`` set; the best pose first; empty where nobody is.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: something is not a picture, or an argument is out of bounds.
+        """
+        return list(self.predict_iter(images, min_score=min_score, batch=batch, scales=scales, flip=flip))
+
+    def predict_iter(
+        self,
+        images: Pictures,
+        *,
+        min_score: float | None = None,
+        batch: int | None = None,
+        scales: Sequence[int] | None = None,
+        flip: bool = False,
+        views: ViewSource | None = None,
+    ) -> Iterator[Poses]:
+        """As `predict`, one after the other: any number of pictures in little memory.
+
+        Args:
+            images: as `predict`; any iterable, read as needed.
+            min_score: as `predict`.
+            batch: as `predict`.
+            scales: as `predict`.
+            flip: as `predict`.
+            views: which views of a picture to look at, instead of those of ``scales`` and ``flip``.
+        """
+        source = views if views is not None else whole_views(self.model.view, scales, flip)
+        batch = self._batch(batch)
+        threshold = self.min_score if min_score is None else min_score
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"min_score {min_score!r} must lie in 0..1")
+        return self._stream(each_picture(images), source, batch, threshold)
+
+    def predict_views(self, views: Sequence[View]) -> list[Poses]:
+        """Candidate poses of each view, mapped to image px, before suppression.
+
+        Args:
+            views: at least one, of whatever pictures; they run as one batch.
+        """
+        images = collate(views, self.model.view.stride).images.to(self.device)
+        with torch.inference_mode():
+            found = self.model.detect(images, [view.size for view in views])
+        return [mapped_back(f, invert(v.to_input), v.image_size) for f, v in zip(found, views, strict=True)]
+
+    def _stream(self, images: Iterator[Picture], source: ViewSource, batch: int, min_score: float) -> Iterator[Poses]:
+        seen: list[tuple[tuple[int, int], str | None]] = []
+
+        def pictures() -> Iterator[list[View]]:
+            for number, picture in enumerate(images):
+                image = to_image(picture)
+                seen.append((image.shape[:2], source_name(picture)))
+                yield source(image, number)
+
+        for parts in run_in_batches(pictures(), self.predict_views, batch, self.model.view.stride):
+            size, name = seen.pop(0)
+            yield self._finished(parts, size, name).filter(min_score)
+
+    def _finished(self, parts: list[Poses], image_size: tuple[int, int], name: str | None) -> Poses:
+        """The poses of one picture out of the candidates of its views."""
+        if not parts:
+            return replace(Poses.empty(self.skeleton, image_size), source=name)
+        poses = self.model.suppress(Poses.concatenate(parts))
+        order = np.argsort(-poses.scores, kind="stable")
+        return replace(poses[order], image_size=image_size, source=name)
+
+    def _batch(self, batch: int | None) -> int:
+        if batch is None:
+            return 1 if self.device.type == "cpu" else 8
+        if batch < 1:
+            raise ValueError(f"batch {batch!r} must be at least 1")
+        return batch
+
+
+def find_device(name: str | torch.device) -> torch.device:
+    """The device of that name; ``auto`` is a CUDA device if there is one, else the CPU.
+
+    Raises:
+        ValueError: torch knows no such device, or this machine has none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {str(name)!r} cannot be used (auto, cpu, cuda, cuda:1 ...): {reason}") from None
+    return device
+
+
+def _prepared(model: PoseModel, device: torch.device) -> PoseModel:
+    module = cast(nn.Module, model)
+    if any(isinstance(part, nn.BatchNorm2d) for part in module.modules()):
+        side = 2 * model.view.stride
+        example = torch.randn(1, 3, *(model.view.size or (side, side)), generator=torch.Generator().manual_seed(0))
+        module = fold_batch_norm(module, example.to(next(module.parameters()).device))
+    else:
+        module = copy.deepcopy(module).eval()
+    module.requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+    return cast(PoseModel, module)
+
+
+def load(name_or_path: str | Path = "default", *, device: str = "auto", weights: str | Path | None = None) -> Predictor:
+    """A predictor by the name of a model that comes with Poise, or from a checkpoint.
+
+    Args:
+        name_or_path: ``default``, the name of a shipped model, the path of a checkpoint, or, with ``weights``, the
+            name of a preset.
+        device: as `Predictor`.
+        weights: a safetensors file whose tensors fit the preset; a Poise checkpoint also brings its skeleton.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: there is no such model (the message lists what there is), or the file does not fit.
+    """
+    from poise.predict.loading import load_model
+
+    loaded = load_model(name_or_path, weights)
+    return Predictor(loaded.model, device, loaded.metadata)

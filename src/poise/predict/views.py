@@ -1,0 +1,60 @@
+"""Which views of a picture a network is shown: one, or several at other sizes and mirrored (test-time augmentation)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from poise.data.views import whole_view
+from poise.geometry import affine
+from poise.types import ImageArray, View, ViewSpec
+
+ViewSource = Callable[[ImageArray, int], list[View]]
+"""The views of one picture (H, W, 3) with its number; an empty list means that there is nothing to look at.
+
+Every view knows its map from the picture, so that poses come back to image px whatever the source did.
+"""
+
+
+def whole_views(spec: ViewSpec, scales: Sequence[int] | None = None, flip: bool = False) -> ViewSource:
+    """The whole picture at one or several sizes, each also mirrored if wanted.
+
+    Args:
+        spec: of the model.
+        scales: short sides, input px; the limit of the long side grows along. For a model whose views have no short
+            side, they are long sides. None is the model's own size.
+        flip: show each view also mirrored.
+
+    Raises:
+        ValueError: the model looks at person boxes, not at whole pictures; or a scale is out of bounds.
+    """
+    if spec.kind != "whole":
+        raise ValueError("this model looks at one person at a time and cannot be shown whole pictures")
+    specs = [spec] if scales is None else [scaled(spec, side) for side in scales]
+    if not specs:
+        raise ValueError("scales is empty; leave it out for the model's own size")
+
+    def views(image: ImageArray, number: int) -> list[View]:
+        upright = [whole_view(image, each, number) for each in specs]
+        return [view for v in upright for view in ((v, mirrored(v)) if flip else (v,))]
+
+    return views
+
+
+def scaled(spec: ViewSpec, side: int) -> ViewSpec:
+    """The spec with another short side, the long side in proportion (or another long side, if it has no short one).
+
+    Raises:
+        ValueError: the size is out of bounds.
+    """
+    if spec.short_side is None:
+        change = {"long_side": side}
+    else:
+        change = {"short_side": side, "long_side": max(side, round(spec.long_side * side / spec.short_side))}
+    return ViewSpec.parse({**spec.model_dump(), **change}, where=f"scale {side}")
+
+
+def mirrored(view: View) -> View:
+    """The view as in a mirror: x' = width - 1 - x. Its map then mirrors, too; truth is not carried along."""
+    flipped = affine.compose(view.to_input, affine.mirror(view.size[1]))
+    return replace(view, image=view.image.flip(-1), to_input=flipped, persons=None)
