@@ -1,6 +1,7 @@
-"""One step of the tiny model; each process takes its part of the batch. Usage: two_processes.py RESULT_FOLDER."""
+"""Some steps of the tiny model; each process takes its part of the batch. Usage: two_processes.py RESULT_FOLDER."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -39,7 +40,29 @@ def main(results: Path) -> None:
     assert trainer.position == Position(3, 1, 1)
     assert seen.saves == ([2, 3] if rank == 0 else [])
     assert not seen.reports or seen.reports[0].images == 4
+    check_stop(rank, world, settings, results)
     torch.save(model.state_dict(), results / f"model-{world}-{rank}.pt")
+
+
+def check_stop(rank: int, world: int, settings: TrainConfig, results: Path) -> None:
+    """A signal that reaches the last process only stops all of them, after the same step."""
+
+    class Stop(Recorder):
+        def stepped(self, report):
+            if report.step == 1 and world == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    class Signalled(Part):
+        def __iter__(self):
+            for number, batch in enumerate(super().__iter__()):
+                if number == 1 and rank == world - 1 > 0:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield batch
+
+    state = results / f"stopped-{world}.pt"
+    trainer = Trainer(tiny_model(), Signalled(rank, world), settings, state=state, watchers=[Stop()], device="cpu")
+    outcome = trainer.run()
+    assert (outcome.step, outcome.finished) == (1, False), outcome
 
 
 if __name__ == "__main__":

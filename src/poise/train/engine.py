@@ -196,7 +196,7 @@ class Trainer:
                 for watcher in self._watchers:
                     watcher.stepped(report)
                 last = self.position.step == self.total
-                if stop.requested and not last:
+                if not last and self._agreed(stop):
                     break
                 if last or self._is_due(self.config.save_every):
                     self.save()
@@ -286,7 +286,7 @@ class Trainer:
             for number in range(self.position.step, self.total):
                 started = time.perf_counter()
                 batches = self._fetch(stream, stop)
-                if stop.requested:
+                if self._agreed(stop):
                     return
                 waited = time.perf_counter() - started
                 losses, norm, lr = self.step(batches)
@@ -307,6 +307,13 @@ class Trainer:
         if len(batches) < self.config.accumulate:
             raise ValueError(f"the training data ended after {self.position.step} steps; a loader must be endless")
         return batches
+
+    def _agreed(self, stop: StopRequest) -> bool:
+        """Whether any process was asked to stop; all get the same answer, so none waits for one that has left."""
+        if self.accelerator.num_processes == 1:
+            return stop.requested
+        requests = torch.tensor(float(stop.requested), device=self.accelerator.device)
+        return bool(cast(Tensor, self.accelerator.reduce(requests, "sum")) > 0)
 
     def _stream(self) -> Generator[Batch]:
         """Batches from the current position on."""

@@ -46,10 +46,11 @@ def parameter_groups(model: nn.Module, config: OptimiserConfig) -> list[dict[str
 def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
     """The optimiser over `parameter_groups`."""
     groups = parameter_groups(model, config)
+    fused = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])  # several times faster
     if config.kind == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=fused)
     kind = torch.optim.Adam if config.kind == "adam" else torch.optim.AdamW
-    return kind(groups, lr=config.lr, betas=config.betas)
+    return kind(groups, lr=config.lr, betas=config.betas, fused=fused)
 
 
 def set_lr(optimiser: torch.optim.Optimizer, factor: float) -> None:
