@@ -143,7 +143,7 @@ def _pixels(image: Image.Image) -> ImageArray:
         return _to_rgb(_eight_bit(values))
     if mode == "F":
         return image_from_array(np.asarray(image))
-    if image.has_transparency_data or mode in ("La", "RGBa"):
+    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         return _to_rgb(np.array(image.convert("RGBA")))
     return np.array(image if mode == "RGB" else image.convert("RGB"))
 

@@ -161,9 +161,10 @@ def map_truth(truth: Truth, matrix: Affine, flip_index: Sequence[int]) -> Truth:
     """Truth in another frame; nothing is cut.
 
     A map that mirrors (negative determinant) exchanges left and right keypoints. Areas follow the determinant.
-    Boxes become the hull of the mapped box. After a rotation that hull is too large, so it is cut back to the
-    extent of the labelled keypoints plus the largest margin that the box had around them: for multiples of 90 degrees
-    nothing is cut, and the box of target assignment is again the extent of the keypoints with its padding.
+    Boxes and regions become the hull of the mapped box, which holds whatever the box held. After a rotation that hull
+    is too large for target assignment, so that box is cut back to the extent of the labelled keypoints plus the
+    largest margin it had around them: again the extent of the keypoints with its padding. Multiples of 90 degrees
+    cut nothing.
     """
     ignore = affine.apply_to_boxes(matrix, truth.ignore).astype(np.float32)
     if not len(truth):
@@ -174,14 +175,14 @@ def map_truth(truth: Truth, matrix: Affine, flip_index: Sequence[int]) -> Truth:
         keypoints = keypoints[:, list(flip_index)]
     return Truth(
         keypoints,
-        _map_boxes(truth.boxes, truth.keypoints, keypoints, matrix),
+        affine.apply_to_boxes(matrix, truth.boxes).astype(np.float32),
         (truth.areas * affine.area_factor(matrix)).astype(np.float32),
         ignore,
-        _map_boxes(truth.person_boxes, truth.keypoints, keypoints, matrix),
+        _map_person_boxes(truth.person_boxes, truth.keypoints, keypoints, matrix),
     )
 
 
-def _map_boxes(boxes: FloatArray, before: FloatArray, after: FloatArray, matrix: Affine) -> FloatArray:
+def _map_person_boxes(boxes: FloatArray, before: FloatArray, after: FloatArray, matrix: Affine) -> FloatArray:
     hull = affine.apply_to_boxes(matrix, boxes)
     if not (matrix[0, 0] and matrix[0, 1]):
         return hull.astype(np.float32)
