@@ -66,6 +66,12 @@ def test_ctrl_c_says_how_to_go_on_and_resume_does(tmp_path: Path, data: Path, mo
     assert "step 1/3" not in result.stderr
     assert read_header(tmp_path / "checkpoints" / "last.safetensors").metadata["step"] == 3
 
+    result = invoke("--resume", "--run", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "nothing to do: 3 of 3 steps are done" in result.stderr
+    result = invoke("--resume", "--run", tmp_path, "--set", "train.steps=4")
+    assert "step 4/4" in result.stderr
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),

@@ -73,7 +73,10 @@ def _train(config: RunConfig, path: Path, resume: bool, device: str) -> None:
 
     folder = RunFolder(path)
     trainer = prepare_run(config, folder, resume=resume, device=device)
-    display = ProgressDisplay(trainer.total, trainer.position.step, config.train.log_every)
+    start = trainer.position.step
+    display = ProgressDisplay(trainer.total, start, config.train.log_every)
+    if start >= trainer.total:
+        display.console.print(f"nothing to do: {start} of {trainer.total} steps are done; raise train.steps to go on")
     trainer.watch(display)
     try:
         outcome = trainer.run()

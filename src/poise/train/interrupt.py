@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -17,9 +18,15 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
+        self._process = os.getpid()
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Signal handler: the first signal asks, a second Ctrl-C interrupts at once."""
+        """Signal handler: the first signal asks, a second Ctrl-C interrupts at once.
+
+        Forked workers inherit it; there it does nothing, so that they live until the run ends them.
+        """
+        if os.getpid() != self._process:
+            return
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
