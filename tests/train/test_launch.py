@@ -14,7 +14,7 @@ from poise.skeletons import COCO17
 from poise.train import launch
 from poise.train.config import RunConfig
 from poise.train.engine import Trainer
-from poise.train.launch import initial_model, prepare_run, run_skeleton
+from poise.train.launch import initial_model, prepare_run, run_skeleton, seed_everything
 from poise.train.run import RunFolder
 from poise.types import ViewSpec
 from tiny import Recorder
@@ -162,3 +162,20 @@ def test_data_paths_start_from_the_root(monkeypatch: pytest.MonkeyPatch) -> None
     assert free.located_data().sources[0].images == "data/pictures"
     absolute = config.override(["data.negatives=['/elsewhere/empty', near]"])
     assert absolute.located_data().negatives == ("/elsewhere/empty", "/here/near")
+
+
+def test_a_run_starts_from_a_checkpoint(tmp_path: Path, data_root: Path) -> None:
+    prepared(settings(data_root), tmp_path / "first").run()
+    start = tmp_path / "first" / "checkpoints" / "last.safetensors"
+    model = initial_model(settings(data_root).override([f"init={start}"]), COCO17)
+    expected = load_checkpoint(start).model.state_dict()  # type: ignore[attr-defined]
+    assert all(torch.equal(t, expected[n]) for n, t in model.state_dict().items())  # type: ignore[attr-defined]
+
+
+def test_deterministic_operators_are_asked_for(data_root: Path) -> None:
+    assert not torch.are_deterministic_algorithms_enabled()
+    try:
+        seed_everything(settings(data_root, deterministic=True).train)
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
