@@ -13,6 +13,7 @@ from poise.data.images import ImageError
 from poise.data.loader import (
     BatchPlan,
     DataWorkerError,
+    Drawn,
     Failure,
     Key,
     TrainDataset,
@@ -23,7 +24,7 @@ from poise.data.loader import (
 )
 from poise.data.material import Source
 from poise.data.views import Batch
-from poise.types import View, ViewSpec
+from poise.types import ViewSpec
 
 SPEC = ViewSpec(long_side=64, short_side=None)
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -64,6 +65,8 @@ def test_batches_do_not_depend_on_workers(folder: Path, pipeline: str) -> None:
     for workers in (1, 2):
         for a, b in zip(alone, islice(loader(folder, workers=workers, cache_mb=1, **more), 5), strict=True):
             assert same(a, b)
+            for view, image in zip(a.views, b.images, strict=True):
+                assert torch.equal(view.image, image[:, : view.size[0], : view.size[1]])
             assert b.images.is_contiguous(memory_format=torch.channels_last)
     assert not same(alone[0], next(iter(loader(folder, seed=1, **more))))
 
@@ -84,6 +87,25 @@ def test_a_resumed_run_goes_on_with_the_next_batch(folder: Path) -> None:
     again = islice(whole, 1)  # a new iteration goes on where the last one stood
     assert whole.state == (2, 2)
     assert len(next(again).views) == 2
+
+
+def test_the_global_generators_are_left_alone(folder: Path) -> None:
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    next(iter(loader(folder, workers=1)))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+
+
+def test_many_pictures_need_few_open_files(folder: Path) -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, soft), hard))
+    try:
+        batches = loader(folder, workers=1, batch=100, samples_per_epoch=1000, sizes=(32,))
+        assert [len(batch.persons) for batch in islice(batches, 3)] == [100] * 3
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_states_that_do_not_exist(folder: Path) -> None:
@@ -141,7 +163,7 @@ def test_a_bad_picture_is_one_clear_error(tmp_path: Path) -> None:
 
 
 class Dying(TrainDataset):
-    def __getitem__(self, key: Key) -> View | Failure:
+    def __getitem__(self, key: Key) -> Drawn | Failure:
         if key.epoch > 0:
             os._exit(1)
         return super().__getitem__(key)
@@ -150,7 +172,7 @@ class Dying(TrainDataset):
 def test_a_dead_worker_is_reported(folder: Path) -> None:
     config = settings(folder, workers=1)
     dataset = Dying(config, [Source(read_source(config.sources[0]))], [], SPEC, 0)
-    batches = iter(TrainLoader(dataset, BatchPlan(config, 7, 0), 32, 1))
+    batches = iter(TrainLoader(dataset, BatchPlan(config, 7, 0), 1))
     with pytest.raises(DataWorkerError, match=r"died before batch \d of epoch \d"):
         list(islice(batches, 5))
 

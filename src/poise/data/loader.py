@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from poise.data.coco import read_coco, read_folder
@@ -22,9 +23,10 @@ from poise.data.config import DataConfig, SourceConfig
 from poise.data.material import ImageCache, Material, Source
 from poise.data.paper import resize_flip_crop
 from poise.data.records import PoseDataset, Record
-from poise.data.samples import Sample
+from poise.data.samples import Sample, Size, Truth
 from poise.data.transforms import Colour
 from poise.data.views import Batch, collate, sample_to_view
+from poise.geometry import affine
 from poise.skeletons import Skeleton
 from poise.types import View, ViewSpec
 
@@ -43,6 +45,13 @@ class Key(NamedTuple):
     """Side of the canvas; unused by the ``paper`` pipeline."""
 
 
+class Drawn(NamedTuple):
+    """A training picture, in input px, and its number within the epoch."""
+
+    sample: Sample
+    image_id: int
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """An error in a worker, carried to the training process as what it is."""
@@ -54,16 +63,20 @@ class DataWorkerError(RuntimeError):
     """A process that prepares batches ended unexpectedly."""
 
 
-class TrainDataset(Dataset[View | Failure]):
-    """Training pictures; item `Key` is drawn by a generator seeded with (seed, epoch, position)."""
+class TrainDataset(Dataset[Drawn | Failure]):
+    """Training pictures; item `Key` is drawn by a generator seeded with (seed, epoch, position).
+
+    Attributes:
+        spec: what the model wants to see.
+    """
 
     def __init__(
         self, config: DataConfig, sources: Sequence[Source], negatives: Sequence[Record], spec: ViewSpec, seed: int
     ) -> None:
         """See `Material` for errors."""
         self._config = config
-        self._spec = spec
         self._seed = seed
+        self.spec = spec
         self._records = [record for source in sources for record in source.dataset]
         cache = ImageCache(config.cache_mb * 1_000_000)
         self._material = Material(sources, negatives, spec.person_box, fill_colour(spec), cache)
@@ -82,10 +95,10 @@ class TrainDataset(Dataset[View | Failure]):
         record = self._records[_order(self._seed, turn, len(self._records))[position]]
         return resize_flip_crop(self._material.sample(record), self._config.paper, self._material.flip_index, rng)
 
-    def __getitem__(self, key: Key) -> View | Failure:
-        """`sample` as a view; an unusable picture becomes a `Failure`."""
+    def __getitem__(self, key: Key) -> Drawn | Failure:
+        """`sample` with its number; an unusable picture becomes a `Failure`."""
         try:
-            return sample_to_view(self.sample(key), self._spec, image_id=key.position)
+            return Drawn(self.sample(key), key.position)
         except (ValueError, OSError) as error:
             return Failure(error)
 
@@ -131,11 +144,11 @@ class TrainLoader:
         dataset: where the pictures come from.
     """
 
-    def __init__(self, dataset: TrainDataset, plan: BatchPlan, stride: int, workers: int) -> None:
+    def __init__(self, dataset: TrainDataset, plan: BatchPlan, workers: int) -> None:
         """Workers start at the first iteration."""
         self.dataset = dataset
         self.steps_per_epoch = plan.steps_per_epoch
-        self._plan, self._stride, self._workers = plan, stride, workers
+        self._plan, self._workers = plan, workers
         self._epoch, self._batch = 0, 0
 
     @property
@@ -176,27 +189,50 @@ class TrainLoader:
             if isinstance(batch, Failure):
                 raise batch.error
             self._epoch, self._batch = _next(self._epoch, self._batch, self.steps_per_epoch)
-            yield batch
+            yield _unpack(batch)
 
     def _data_loader(self) -> DataLoader[Any]:
         return DataLoader(
             self.dataset,
             batch_sampler=self._plan,
             num_workers=self._workers,
-            collate_fn=_Collate(self._stride),
+            collate_fn=_Pack(self.dataset.spec),
             worker_init_fn=_start_worker,
-            pin_memory=False,
+            generator=torch.Generator(),  # a loader draws seeds for its workers, by default from the global generator
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Collate:
-    stride: int
+class _Packed(NamedTuple):
+    """A batch on its way out of a worker: one tensor, the rest numpy, since every tensor sent holds a file open."""
 
-    def __call__(self, items: list[View | Failure]) -> Batch | Failure:
-        views = [item for item in items if isinstance(item, View)]
+    images: Tensor
+    truths: list[Truth]
+    sizes: list[Size]
+    image_ids: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pack:
+    spec: ViewSpec
+
+    def __call__(self, items: list[Drawn | Failure]) -> _Packed | Failure:
+        drawn = [item for item in items if isinstance(item, Drawn)]
         failures = [item for item in items if isinstance(item, Failure)]
-        return failures[0] if failures else collate(views, self.stride)
+        if failures:
+            return failures[0]
+        batch = collate([sample_to_view(d.sample, self.spec) for d in drawn], self.spec.stride)
+        return _Packed(
+            batch.images, [d.sample.truth for d in drawn], [d.sample.size for d in drawn], [d.image_id for d in drawn]
+        )
+
+
+def _unpack(packed: _Packed) -> Batch:
+    persons = [truth.persons() for truth in packed.truths]
+    views = [
+        View(image[:, : size[0], : size[1]], affine.identity(), size, size, image_id, who)
+        for image, size, image_id, who in zip(packed.images, packed.sizes, packed.image_ids, persons, strict=True)
+    ]
+    return Batch(packed.images, persons, views)
 
 
 def build_train_loader(
@@ -225,7 +261,7 @@ def build_train_loader(
         len(negatives),
     )
     dataset = TrainDataset(config, sources, negatives, spec, seed)
-    return TrainLoader(dataset, BatchPlan(config, len(dataset), seed, rank, world), spec.stride, config.workers)
+    return TrainLoader(dataset, BatchPlan(config, len(dataset), seed, rank, world), config.workers)
 
 
 def read_source(config: SourceConfig, skeleton: Skeleton | None = None) -> PoseDataset:
