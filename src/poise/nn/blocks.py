@@ -9,8 +9,11 @@ from torch import Tensor, nn
 
 
 def norm_groups(channels: int, wanted: int = 32) -> int:
-    """The largest number of groups up to ``wanted`` that divides ``channels``."""
-    return max(g for g in range(1, min(wanted, channels) + 1) if channels % g == 0)
+    """The largest number of groups up to ``wanted`` that divides ``channels`` and leaves two channels in each.
+
+    A group of one channel would have a single value on a 1x1 map, which cannot be normalised.
+    """
+    return max(g for g in range(1, max(1, min(wanted, channels // 2)) + 1) if channels % g == 0)
 
 
 def conv_norm_relu(

@@ -59,7 +59,7 @@ def conv3x3_at(convolution: nn.Conv2d, features: Tensor, rows: Tensor, columns: 
         (n, out_channels), equal to the dense output up to float rounding.
     """
     groups = convolution.groups
-    patches = gather_patches(features, rows, columns).reshape(len(rows), groups, -1)
+    patches = gather_patches(features, rows, columns).reshape(len(rows), groups, 9 * features.shape[0] // groups)
     weight = convolution.weight.reshape(groups, convolution.out_channels // groups, -1)
     result = torch.einsum("ngc,goc->ngo", patches, weight).reshape(len(rows), convolution.out_channels)
     return result if convolution.bias is None else result + convolution.bias

@@ -1,0 +1,44 @@
+import pytest
+import torch
+from torch import nn
+from torchvision.ops import deform_conv2d
+
+from poise.nn.sampling import conv3x3_at, sample_bilinear
+
+
+def test_equals_a_1x1_deformable_convolution() -> None:
+    torch.manual_seed(0)
+    features = torch.randn(2, 5, 6, 7)
+    dx, dy = torch.randn(2, 6, 7) * 3, torch.randn(2, 6, 7) * 3
+    rows, columns = torch.meshgrid(torch.arange(6.0), torch.arange(7.0), indexing="ij")
+    ours = sample_bilinear(features, columns + dx, rows + dy)
+    theirs = deform_conv2d(features, torch.stack([dy, dx], 1), torch.eye(5).reshape(5, 5, 1, 1))
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_far_outside_is_zero() -> None:
+    features = torch.ones(1, 2, 4, 4)
+    x = torch.tensor([[[-1.0, 4.0, 100.0, 1e6]]])
+    y = torch.tensor([[[0.0, 0.0, -50.0, 1e6]]])
+    assert sample_bilinear(features, x, y).abs().max() == 0
+
+
+def test_gradients_of_features_and_positions() -> None:
+    torch.manual_seed(1)
+    features = torch.randn(1, 2, 4, 5, dtype=torch.float64, requires_grad=True)
+    x = (torch.rand(1, 2, 3, dtype=torch.float64) * 3 + 0.3).requires_grad_()
+    y = (torch.rand(1, 2, 3, dtype=torch.float64) * 2 + 0.3).requires_grad_()
+    assert torch.autograd.gradcheck(sample_bilinear, (features, x, y))
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("bias", [True, False])
+def test_sparse_convolution_equals_the_dense_one(groups: int, bias: bool) -> None:
+    torch.manual_seed(2)
+    convolution = nn.Conv2d(6, 9, 3, padding=1, groups=groups, bias=bias)
+    features = torch.randn(6, 5, 8)
+    rows, columns = torch.tensor([0, 0, 4, 4, 2]), torch.tensor([0, 7, 0, 7, 3])
+    dense = convolution(features[None])[0][:, rows, columns].T
+    torch.testing.assert_close(conv3x3_at(convolution, features, rows, columns), dense, atol=1e-6, rtol=1e-5)
+    none = conv3x3_at(convolution, features, rows[:0], columns[:0])
+    assert none.shape == (0, 9)
