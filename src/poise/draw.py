@@ -202,7 +202,8 @@ def _clip(
         enter, leave = max(enter, near), min(leave, far)
     if enter > leave:
         return None
-    return start + enter * delta, start + leave * delta
+    # far away ends lose their fractions in the sums above
+    return np.clip(start + enter * delta, low, high), np.clip(start + leave * delta, low, high)
 
 
 def _draw_box(canvas: ImageArray, pose: Poses, width: float, palette: Palette) -> None:

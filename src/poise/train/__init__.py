@@ -1,1 +1,1 @@
-"""."""
+"""Training: the loop, what it optimises, and the folder it leaves behind."""

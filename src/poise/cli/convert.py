@@ -1,0 +1,28 @@
+"""``poise convert``: checkpoints of other codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="The other code's file: .pth or .safetensors.")],
+    output: Annotated[Path | None, typer.Argument(help="The Poise checkpoint to write, usually *.safetensors.")] = None,
+    source: Annotated[
+        str, typer.Option("--from", help="Whose file it is: directpose (the authors') or directpose-gluoncv.")
+    ] = ...,  # type: ignore[assignment]
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The same as OUTPUT.")] = None,
+) -> None:
+    """Turn a checkpoint of another code into a Poise checkpoint."""
+    target = output or out
+    if target is None or (output and out):
+        raise typer.BadParameter("name the file to write once, as OUTPUT or with --out")
+    from poise.converters import SOURCES, convert_file
+    from poise.settings import nearest
+
+    if source not in SOURCES:
+        raise ValueError(f"--from {source!r} is not known{nearest(source, SOURCES)}")
+    typer.echo(convert_file(checkpoint, source, target))

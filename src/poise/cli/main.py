@@ -1,0 +1,61 @@
+"""The command ``poise``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+import poise
+from poise.cli.convert import convert
+from poise.cli.errors import INTERRUPTED, guarded
+from poise.cli.evaluate import evaluate
+from poise.cli.models import models
+from poise.cli.predict import predict
+from poise.cli.train import train
+
+VERBS: dict[str, Callable[..., None]] = {
+    "predict": predict,
+    "evaluate": evaluate,
+    "train": train,
+    "convert": convert,
+    "models": models,
+}
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    """Find the poses of all people in a picture.
+
+    Results go to stdout, progress and messages to stderr. The exit code is 0 if all went well, 1 if something you
+    named does not exist or cannot be used, 2 if the command line is wrong, 130 after Ctrl-C. POISE_DEBUG=1 in the
+    environment shows where an error came from.
+    """
+    if version:
+        typer.echo(f"poise {poise.__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+for name, verb in VERBS.items():
+    app.command(name)(guarded(verb))
+
+
+def run() -> None:
+    """The entry point of the command ``poise``."""
+    try:
+        app(prog_name="poise")
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,141 @@
+"""``poise evaluate`` and measuring a model on annotated pictures."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from dots import DOTS, DotModel, dot_picture, keypoints_of, random_people
+from poise.cli.main import app
+from poise.evaluate.coco import METRICS, evaluate_keypoints
+from poise.evaluate.model import evaluate_model, predict_annotated
+from poise.predict import predictor as predictor_room
+from poise.predict.predictor import Predictor
+
+SIZES = [(90, 120), (160, 110), (90, 120), (64, 200)]
+
+
+@pytest.fixture
+def annotated(tmp_path):
+    """Four pictures with annotations, one picture more that is not annotated; returns (annotations, folder)."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    images, annotations = [], []
+    for i, size in enumerate(SIZES):
+        people = random_people(rng, size, i)
+        Image.fromarray(dot_picture(size, people)).save(folder / f"{i}.png")
+        images.append({"id": 10 + i, "file_name": f"{i}.png", "height": size[0], "width": size[1]})
+        for points in keypoints_of(people):
+            triples = np.column_stack([points, np.full(3, 2)])
+            extent = [*points.min(0), *np.ptp(points, axis=0)]
+            annotations.append(
+                {"image_id": 10 + i, "category_id": 4, "keypoints": triples.reshape(-1).tolist(), "bbox": extent}
+            )
+            annotations[-1]["area"] = 2000.0
+    Image.fromarray(dot_picture((50, 50), [])).save(folder / "extra.png")
+    category = {"id": 4, "name": "dots", "keypoints": list(DOTS.keypoints), "sigmas": list(DOTS.sigmas)}
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": [category]}))
+    return path, folder
+
+
+def poise(*arguments):
+    return CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
+
+
+@pytest.fixture
+def dots(monkeypatch):
+    monkeypatch.setattr(predictor_room, "load", lambda name, **options: Predictor(DotModel(), "cpu"))
+
+
+def test_a_model_that_finds_everybody(annotated):
+    told = []
+    model = DotModel()
+    metrics = evaluate_model(model, *annotated, progress=lambda done, total: told.append((done, total)))
+    assert list(metrics) == list(METRICS)
+    assert metrics["AP"] == pytest.approx(1)
+    assert metrics["AR"] == pytest.approx(1)
+    assert told == [(i, 4) for i in range(1, 5)]
+    assert model.batches == []
+
+
+def test_poses_of_all_scores_come_with_the_ids_of_the_file(annotated):
+    results = predict_annotated(Predictor(DotModel(), "cpu", {"min_score": 0.99}), *annotated, batch=3)
+    assert [r["image_id"] for r in results] == [11, 12, 12, 13, 13, 13]
+    assert {r["category_id"] for r in results} == {4}
+
+
+def test_scales_and_flip_measure_as_well(annotated):
+    metrics = evaluate_model(Predictor(DotModel(), "cpu"), *annotated, scales=[200, 256], flip=True)
+    assert metrics["AP"] == pytest.approx(1)
+
+
+def test_a_model_that_finds_nobody(annotated, monkeypatch):
+    monkeypatch.setattr(DotModel, "_person", lambda self, values: None)
+    assert set(evaluate_model(Predictor(DotModel(), "cpu"), *annotated).values()) == {0.0}
+
+
+def test_pictures_annotated_without_their_orientation(annotated):
+    """Some sets annotate the stored pixels; the poses must be measured in the same frame."""
+    path, folder = annotated
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(folder / "3.png") as picture:
+        picture.load()
+    picture.save(folder / "3.png", exif=exif)
+    assert evaluate_model(Predictor(DotModel(), "cpu"), path, folder)["AP"] == pytest.approx(1)
+
+
+def test_other_keypoints_are_refused(annotated):
+    path, folder = annotated
+    data = json.loads(path.read_text())
+    data["categories"][0]["keypoints"] = ["right_end", "middle", "left_end"]
+    path.write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=r"right_end, middle, left_end; the model finds left_end, middle, right_end"):
+        evaluate_model(Predictor(DotModel(), "cpu"), path, folder)
+
+
+@pytest.mark.usefixtures("dots")
+def test_on_the_command_line(annotated, tmp_path):
+    path, folder = annotated
+    result = poise("--annotations", path, "--images", folder, "--out", tmp_path / "found/results.json")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"default on 4 pictures of {path}"
+    assert lines[1].split() == list(METRICS[:5])
+    assert lines[2].split()[0] == "100.0"
+    assert lines[3].split() == list(METRICS[5:])
+    results = json.loads((tmp_path / "found/results.json").read_text())
+    assert evaluate_keypoints(path, results, DOTS)["AP"] == pytest.approx(1)
+
+
+@pytest.mark.usefixtures("dots")
+def test_json(annotated):
+    path, folder = annotated
+    result = poise("--annotations", path, "--images", folder, "--json", "--scales", "256", "--flip")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["metrics"]["AP"] == pytest.approx(1)
+    assert (report["pictures"], report["scales"], report["flip"]) == (4, [256], True)
+
+
+@pytest.mark.usefixtures("dots")
+def test_mistakes_are_one_line(annotated, tmp_path):
+    path, folder = annotated
+    (folder / "2.png").unlink()
+    broken = tmp_path / "broken.json"
+    broken.write_text("{")
+    for arguments, words in (
+        (("--annotations", tmp_path / "none.json", "--images", folder), "none.json does not exist"),
+        (("--annotations", broken, "--images", folder), "not valid JSON"),
+        (("--annotations", path, "--images", tmp_path / "none"), "none does not exist"),
+        (("--annotations", path, "--images", folder), "1 of 4 pictures are missing"),
+    ):
+        result = poise(*arguments)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert words in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+    assert poise("--images", folder).exit_code == 2
