@@ -251,7 +251,9 @@ def gluoncv_config(overrides: dict[str, Any]) -> DirectPoseConfig:
 def loss_inputs(images: int, levels: int, config: DirectPoseConfig, pick: list[int]) -> DirectPoseOutputs:
     d = 3 if config.visibility else 2
 
-    def maps(first: int, channels: int, factor: float, shift: float = 0.0, absolute: bool = False) -> list[torch.Tensor]:
+    def maps(
+        first: int, channels: int, factor: float, shift: float = 0.0, absolute: bool = False
+    ) -> list[torch.Tensor]:
         found = []
         for level, (h, w) in enumerate(SIZES[:levels]):
             value = normal(200 + first + level, (images, channels, h, w))
@@ -508,9 +510,7 @@ def check_full_final(c: Case, model: DirectPose, candidates: list[Candidates]) -
         check_final(c, prefix, final_candidates(model, found), 1e-2, scores=3e-5)
 
 
-def check_full_rescaled(
-    c: Case, model: DirectPose, outputs: DirectPoseOutputs, sizes: list[tuple[int, int]]
-) -> None:
+def check_full_rescaled(c: Case, model: DirectPose, outputs: DirectPoseOutputs, sizes: list[tuple[int, int]]) -> None:
     if "rescaled_final_scores" not in c:
         return
     out = tuple(c.settings["inputs"]["images"][0]["output_size_hw"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,11 +79,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"checkpoint {path} has {path.stat().st_size} bytes; at most {MAX_BYTES} are read")
     try:
-        found: Any = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns about a file's format before it refuses or reads it
+            found: Any = (
+                load_file(path)
+                if path.suffix == ".safetensors"
+                else torch.load(path, map_location="cpu", weights_only=True)
+            )
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"checkpoint {path} cannot be read as plain weights: {reason}") from None

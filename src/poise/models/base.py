@@ -48,4 +48,3 @@ class PoseModel(Protocol):
     def suppress(self, poses: Poses) -> Poses:
         """The final poses of one picture out of the candidates of all its views, in image px, best first."""
         ...
-

@@ -121,9 +121,7 @@ def match(
     inclusive_area: bool = False,
 ) -> Match:
     """`assign` for every image of a batch, and the background locations inside ignore regions."""
-    owners = [
-        assign(grid, p.boxes, ranges=ranges, radius=radius, inclusive_area=inclusive_area) for p in persons
-    ]
+    owners = [assign(grid, p.boxes, ranges=ranges, radius=radius, inclusive_area=inclusive_area) for p in persons]
     owner = torch.stack(owners)
     regions = [inside_any(grid.points, p.ignore) for p in persons]
     return Match(owner, torch.stack(regions) & (owner < 0))

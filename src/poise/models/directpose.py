@@ -411,9 +411,7 @@ class DirectPoseHead(nn.Module):
         keypoints = [self.naive_output(t) for t in towers] if self.align is None else self.align(towers)
         values = 2 if self.align is None else self.align.values
         if self.scales is not None:
-            keypoints = [
-                self.scaled(i, k.unflatten(1, (-1, values)), 2).flatten(1, 2) for i, k in enumerate(keypoints)
-            ]
+            keypoints = [self.scaled(i, k.unflatten(1, (-1, values)), 2).flatten(1, 2) for i, k in enumerate(keypoints)]
         boxes = None
         if box_towers is not None and self.box_output is not None:
             boxes = [self.boxes_of(i, self.box_output(t)) for i, t in enumerate(box_towers)]

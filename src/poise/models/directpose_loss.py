@@ -48,9 +48,7 @@ def positives(grid: dense.Grid, owner: Tensor, truth: Sequence[Persons]) -> Posi
     distances = dense.side_distances(points, boxes)
     labelled = (keypoints[..., 2] > 0).to(keypoints.dtype)
     offsets = (keypoints[..., :2] - points[:, None]) / strides[:, None, None] * labelled[..., None]
-    return Positives(
-        image, location, distances / strides[:, None], dense.centerness(distances), offsets, labelled
-    )
+    return Positives(image, location, distances / strides[:, None], dense.centerness(distances), offsets, labelled)
 
 
 def directpose_losses(
@@ -60,9 +58,7 @@ def directpose_losses(
     sizes = [(m.shape[-2], m.shape[-1]) for m in outputs.logits]
     grid = dense.make_grid(sizes, strides, outputs.logits[0].device)
     ranges = config.size_ranges[: len(strides)]
-    matched = dense.match(
-        grid, truth, ranges=ranges, radius=config.radius, inclusive_area=config.inclusive_area
-    )
+    matched = dense.match(grid, truth, ranges=ranges, radius=config.radius, inclusive_area=config.inclusive_area)
     target = positives(grid, matched.owner, truth)
     where = (target.image, target.location)
     terms = {
@@ -129,9 +125,7 @@ def _heatmaps(config: HeatmapConfig, maps: Tensor, stride: int, truth: Sequence[
     return config.weight * loss / labelled.clamp(min=1)
 
 
-def _gaussian_loss(
-    config: HeatmapConfig, maps: Tensor, target: heatmap_branch.GaussianTarget, known: Tensor
-) -> Tensor:
+def _gaussian_loss(config: HeatmapConfig, maps: Tensor, target: heatmap_branch.GaussianTarget, known: Tensor) -> Tensor:
     if config.loss == "mse":
         weight = torch.where(target.window, 1.0, config.background_weight) * known
         return config.mse_weight * (weight * (maps - target.maps) ** 2).mean()
