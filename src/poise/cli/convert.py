@@ -10,10 +10,10 @@ import typer
 
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="The other code's file: .pth or .safetensors.")],
-    output: Annotated[Path | None, typer.Argument(help="The Poise checkpoint to write, usually *.safetensors.")] = None,
     source: Annotated[
         str, typer.Option("--from", help="Whose file it is: directpose (the authors') or directpose-gluoncv.")
-    ] = ...,  # type: ignore[assignment]
+    ],
+    output: Annotated[Path | None, typer.Argument(help="The Poise checkpoint to write, usually *.safetensors.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The same as OUTPUT.")] = None,
 ) -> None:
     """Turn a checkpoint of another code into a Poise checkpoint."""
