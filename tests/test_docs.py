@@ -56,6 +56,21 @@ def test_every_switch_is_in_the_table() -> None:
     assert told | {"system"} == set(DirectPoseConfig.model_fields)
 
 
+def test_code_that_answers_a_claim_exists() -> None:
+    source = "\n".join(f.name + "\n" + f.read_text(encoding="utf-8") for f in (ROOT / "src").rglob("*.py"))
+    table = PAPER.partition("## From claim to code")[2].partition("\n## ")[0]
+    cells = [row.rstrip(" |").rpartition("|")[2] for row in table.splitlines() if row.startswith("| ")][1:]
+    names = [name.split(" = ")[0] for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+    assert len(names) >= len(cells)
+    assert [n for n in names if not defined(n, source)] == []
+
+
+def defined(name: str, source: str) -> bool:
+    """Whether the text of all modules defines a function, class, field or file of that name."""
+    last = name if name.endswith(".py") else name.rpartition(".")[2]
+    return re.search(rf"(?:def|class) {last}\b|^ +{last}: |^{re.escape(last)}$", source, re.MULTILINE) is not None
+
+
 def test_sections_that_docstrings_cite_exist() -> None:
     sections = set(re.findall(r"^## (\d+)\. ", PAPER, flags=re.MULTILINE))
     cited = {
