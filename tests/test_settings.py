@@ -51,9 +51,13 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [", "not valid YAML"), ("- 1", "must hold a mapping"), ("stepz: 1", "unknown key 'stepz'; did you mean 'steps'"),
-     ("!!python/object/apply:os.system [echo]", "not valid YAML")],
-)  # fmt: skip
+    [
+        ("a: [", "not valid YAML"),
+        ("- 1", "must hold a mapping"),
+        ("stepz: 1", "unknown key 'stepz'; did you mean 'steps'"),
+        ("!!python/object/apply:os.system [echo]", "not valid YAML"),
+    ],
+)
 def test_bad_yaml(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(text)
@@ -62,7 +66,7 @@ def test_bad_yaml(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_missing_yaml(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no.yaml"):
+    with pytest.raises(FileNotFoundError, match=r"no\.yaml"):
         Outer.from_yaml(tmp_path / "no.yaml")
 
 

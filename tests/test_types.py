@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from poise.skeletons import COCO17, LSP14, Skeleton
-from poise.types import Persons, PersonBoxRule, Poses, ViewSpec
+from poise.types import PersonBoxRule, Persons, Poses, ViewSpec
 
 TWO = Skeleton("two", ("a", "b"), ((0, 1),), (), (0.1, 0.1))
 

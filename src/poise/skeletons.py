@@ -47,7 +47,9 @@ class Skeleton:
         for what, pairs in (("edge", self.edges), ("flip pair", self.flip_pairs)):
             for a, b in pairs:
                 if not (0 <= a < count and 0 <= b < count) or a == b:
-                    raise ValueError(f"skeleton {self.name!r}: {what} ({a}, {b}) does not join two of {count} keypoints")
+                    raise ValueError(
+                        f"skeleton {self.name!r}: {what} ({a}, {b}) does not join two of {count} keypoints"
+                    )
         flat = [i for pair in self.flip_pairs for i in pair]
         if len(set(flat)) != len(flat):
             raise ValueError(f"skeleton {self.name!r}: a keypoint is in two flip pairs: {self.flip_pairs}")
@@ -94,11 +96,17 @@ def mirrored_pairs(names: Sequence[str]) -> tuple[Pair, ...]:
     lower = [n.lower().replace("-", "_").replace(" ", "_") for n in names]
     pairs = []
     for left, right in (("left_", "right_"), ("l_", "r_")):
-        pairs += [(i, lower.index(right + n[len(left) :])) for i, n in enumerate(lower)
-                  if n.startswith(left) and right + n[len(left) :] in lower]
+        pairs += [
+            (i, lower.index(right + n[len(left) :]))
+            for i, n in enumerate(lower)
+            if n.startswith(left) and right + n[len(left) :] in lower
+        ]
     for left, right in (("_left", "_right"), ("_l", "_r")):
-        pairs += [(i, lower.index(n[: -len(left)] + right)) for i, n in enumerate(lower)
-                  if n.endswith(left) and n[: -len(left)] + right in lower]
+        pairs += [
+            (i, lower.index(n[: -len(left)] + right))
+            for i, n in enumerate(lower)
+            if n.endswith(left) and n[: -len(left)] + right in lower
+        ]
     return tuple(dict.fromkeys(pairs))
 
 

@@ -42,7 +42,8 @@ def _official_state() -> dict[str, torch.Tensor]:
         "head.cls_tower.": "rpn.head.cls_tower.", "head.cls_logits.": "rpn.head.cls_logits.",
         "head.align.tower.": "rpn.head.kps_tower.", "head.centerness.": "rpn.head.centerness.",
         "head.align.locator.": "rpn.head.kps_bases.", "head.align.sampler.": "rpn.head.sample_features_conv.",
-        "head.heatmap.tower.": "rpn.heatmaps.deeplab.seg_head.", "head.heatmap.output.": "rpn.heatmaps.deeplab.heatmaps.",
+        "head.heatmap.tower.": "rpn.heatmaps.deeplab.seg_head.",
+        "head.heatmap.output.": "rpn.heatmaps.deeplab.heatmaps.",
         "backbone.body.": "backbone.body.",
     }  # fmt: skip
     state = {}

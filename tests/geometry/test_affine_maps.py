@@ -30,7 +30,7 @@ def test_compose_and_invert() -> None:
     points = rng.normal(size=(4, 3, 2)) * 50
     a, b = affine.rotation(33, (4, 9)), affine.scaling(0.3, 0.7)
     both = affine.compose(a, b, affine.translation(3, -2))
-    expected = affine.apply(b, affine.apply(a, points)) + [3, -2]
+    expected = affine.apply(b, affine.apply(a, points)) + np.array([3, -2])
     np.testing.assert_allclose(affine.apply(both, points), expected)
     np.testing.assert_allclose(affine.apply(affine.invert(both), expected), points, atol=1e-9)
     np.testing.assert_allclose(affine.area_factor(both), 0.21)

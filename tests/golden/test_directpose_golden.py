@@ -202,7 +202,7 @@ def test_heatmap_targets() -> None:
     np.testing.assert_allclose(gauss.maps[0].numpy(), c["hm_gauss"], rtol=1e-5, atol=1e-7)
     weight = torch.where(gauss.window, 1.0, 0.1)[0]
     np.testing.assert_allclose(weight.numpy(), c["hm_gauss_weight"], rtol=1e-5)
-    found = dict(zip(map(tuple, gauss.index.tolist()), gauss.offset.numpy(), strict=True))
+    found = dict(zip(map(tuple, gauss.cells.tolist()), gauss.offset.numpy(), strict=True))
     for index, value in zip(c["hm_gauss_offset_index"].tolist(), c["hm_gauss_offset_value"], strict=True):
         np.testing.assert_allclose(found[tuple(index)], value, rtol=1e-5, atol=1e-5)
     assert len(found) == len(c["hm_gauss_offset_index"])
@@ -548,7 +548,7 @@ def check_gradient_norms(c: Case, model: DirectPose) -> None:
 
     names = [n for n, *_ in c.settings["state_dict"]]
     marks = {n: torch.tensor(float(i)) for i, n in enumerate(names)}
-    body = {k: v for k, v in rules._part(marks, rules._G_BODY).items()}
+    body = rules._part(marks, rules._G_BODY)
     head = rules._part(marks, rules._G_HEAD)
     rest = rules._rest(marks, (rules._G_BODY, rules._G_HEAD))
     ours = {

@@ -58,7 +58,7 @@ def test_assign_equals_brute_force(radius: float | None, inclusive: bool) -> Non
 
 
 def test_range_ends_are_inclusive() -> None:
-    """The location (8, 8) of stride 16 is exactly 16 px from the right side of this box and 32 from that of the next."""
+    """The location (8, 8) of stride 16 is exactly 16 px from the right side of the first box, 32 of the second."""
     grid = _grid()
     index = 80
     for right, expected in ((24.0, 0), (40.0, 0), (40.5, -1), (23.5, -1)):

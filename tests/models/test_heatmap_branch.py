@@ -42,14 +42,14 @@ def test_gaussian_target_is_the_maximum_of_windows() -> None:
     column = np.arange(7)
     row = np.exp(-((column - 2) ** 2) / 8), np.exp(-((column - 4) ** 2) / 8)
     np.testing.assert_allclose(target.maps[0, 0, 2].numpy(), np.maximum(*row), rtol=1e-6)
-    assert target.index.tolist() == [[0, 0, 2, 2], [0, 0, 2, 4]]
+    assert target.cells.tolist() == [[0, 0, 2, 2], [0, 0, 2, 4]]
     assert target.offset.abs().max() == 0
 
 
 def test_gaussian_target_skips_cells_outside() -> None:
     target = hb.gaussian_target([_truth([[[500, 16, 2]]])], SIZE, STRIDE, 1)
     assert target.maps.sum() == 0
-    assert len(target.index) == 0
+    assert len(target.cells) == 0
 
 
 def test_unlabelled_mask() -> None:

@@ -31,9 +31,16 @@ def _directpose(state: Mapping[str, Tensor]) -> nn.Module:
     return from_official(state)
 
 
+def _smpr(state: Mapping[str, Tensor]) -> nn.Module:
+    from poise.converters.smpr import from_official
+
+    return from_official(state)
+
+
 SOURCES: dict[str, Callable[[Mapping[str, Tensor]], nn.Module]] = {
     "directpose-gluoncv": _directpose_gluoncv,
     "directpose": _directpose,
+    "smpr": _smpr,
 }
 """What ``--from`` accepts: a function from a state dict with the source's names to a loaded model."""
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from poise.converters.names import load_strictly, rename
-from poise.models import preset
-from poise.models.directpose import DirectPose, DirectPoseConfig, HeatmapConfig
+from poise.models.directpose import PRESETS, DirectPose, DirectPoseConfig, HeatmapConfig
 from poise.skeletons import COCO17
 
 Rules = tuple[tuple[str, str], ...]
@@ -84,7 +83,7 @@ def from_gluoncv(state: Mapping[str, Tensor]) -> DirectPose:
         **rename(_rest(state, (_G_BODY, _G_HEAD)), _GLUONCV_PYRAMID, drop=(r"^pixel_(mean|std)$",)),
     }
     has_heatmap = "hm_pred.weight" in head
-    config = preset("directpose_r50_gluoncv").model_copy(
+    config = PRESETS["directpose_r50_gluoncv"]().model_copy(
         update={
             **_backbone_switches(body),
             "levels": 5 if "backbone.top_block.p6.weight" in state else 3,
@@ -117,7 +116,7 @@ def from_official(state: Mapping[str, Tensor]) -> DirectPose:
         **rename(_rest(state, (body_prefix, head_prefix, r"heatmaps\.", r"rpn\.heatmaps\.")), _OFFICIAL_PYRAMID),
     }
     has_heatmap = any(k.startswith("head.heatmap.") for k in renamed)
-    config = preset("directpose_r50").model_copy(
+    config = PRESETS["directpose_r50"]().model_copy(
         update={
             **_backbone_switches(body),
             "levels": 5 if "backbone.fpn.top_blocks.p6.weight" in state else 3,

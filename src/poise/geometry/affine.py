@@ -29,7 +29,7 @@ def scaling(factor_x: float, factor_y: float, half_pixel: bool = True) -> Affine
 
 
 def translation(dx: float, dy: float) -> Affine:
-    """x' = x + dx, y' = y + dy."""
+    """X' = x + dx, y' = y + dy."""
     return np.array([[1.0, 0.0, dx], [0.0, 1.0, dy]])
 
 

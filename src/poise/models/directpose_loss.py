@@ -39,16 +39,17 @@ class Positives(NamedTuple):
 
 def positives(grid: dense.Grid, owner: Tensor, truth: Sequence[Persons]) -> Positives:
     """Targets at the positive locations (DirectPose spec 7)."""
-    image, location = torch.nonzero(owner >= 0, as_tuple=True)
-    first = torch.tensor([0] + [len(t) for t in truth[:-1]], device=owner.device).cumsum(0)
-    person = first[image] + owner[image, location]
-    points, strides = grid.points[location], grid.strides[location]
-    boxes = torch.cat([t.boxes for t in truth])[person]
-    keypoints = torch.cat([t.keypoints for t in truth])[person]
-    distances = dense.side_distances(points, boxes)
-    labelled = (keypoints[..., 2] > 0).to(keypoints.dtype)
-    offsets = (keypoints[..., :2] - points[:, None]) / strides[:, None, None] * labelled[..., None]
-    return Positives(image, location, distances / strides[:, None], dense.centerness(distances), offsets, labelled)
+    target = dense.keypoint_targets(grid, owner, truth)
+    boxes = torch.cat([t.boxes for t in truth])[target.person]
+    distances = dense.side_distances(grid.points[target.location], boxes)
+    return Positives(
+        target.image,
+        target.location,
+        distances / grid.strides[target.location][:, None],
+        dense.centerness(distances),
+        target.offsets,
+        target.labelled,
+    )
 
 
 def directpose_losses(
@@ -140,7 +141,7 @@ def _offset_error(offsets: Tensor, stride: int, truth: Sequence[Persons], beta: 
     """
     count, height, width = len(offsets), offsets.shape[-2], offsets.shape[-1]
     target = heatmap_branch.gaussian_target(truth, (height, width), stride, truth[0].keypoints.shape[1])
-    image, _, row, column = target.index.unbind(1)
+    image, _, row, column = target.cells.unbind(1)
     cell = (image * height + row) * width + column
     error = losses.smooth_l1(offsets[image, :, row, column] - target.offset, beta).sum(1)
     cells = offsets.new_zeros(count * height * width)

@@ -6,7 +6,7 @@ Frame: input px of the model's own convention; cell (i, j) is the location (j s 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,6 +19,10 @@ WINDOW = 15
 """Side of the square that a Gaussian target fills, cells (GluonCV)."""
 SIGMA = 2.0
 """Standard deviation of a Gaussian target, cells (GluonCV)."""
+
+
+CellRule = Callable[[Tensor, tuple[int, int], int], Tensor]
+"""From points (q, 2), the map's (h, w) and its stride to flat cells (q,): `nearest_cells` or `rounded_cells`."""
 
 
 class LabelledPoints(NamedTuple):
@@ -57,6 +61,16 @@ def nearest_cells(xy: Tensor, size: tuple[int, int], stride: int) -> Tensor:
     return torch.cat(nearest) if nearest else torch.zeros(0, dtype=torch.int64, device=xy.device)
 
 
+def rounded_cells(xy: Tensor, size: tuple[int, int], stride: int) -> Tensor:
+    """Flat index (q,) of the cell (round((y - s//2) / s), round((x - s//2) / s)) of each point (SMPR spec 4).
+
+    It is the nearest location; a tie goes to the even cell. Points outside go to the border.
+    """
+    h, w = size
+    cell = torch.round((xy - stride // 2) / stride).to(torch.int64)
+    return cell[:, 1].clamp(0, h - 1) * w + cell[:, 0].clamp(0, w - 1)
+
+
 def binary_target(persons: Sequence[Persons], size: tuple[int, int], stride: int, keypoint_count: int) -> Tensor:
     """(B, K, h, w) of 0/1: channel k is 1 at the cell nearest to every labelled keypoint k (DirectPose spec 7)."""
     h, w = size
@@ -66,12 +80,14 @@ def binary_target(persons: Sequence[Persons], size: tuple[int, int], stride: int
     return target.reshape(len(persons), keypoint_count, h, w)
 
 
-def single_target(persons: Sequence[Persons], size: tuple[int, int], stride: int) -> Tensor:
+def single_target(
+    persons: Sequence[Persons], size: tuple[int, int], stride: int, cells: CellRule = nearest_cells
+) -> Tensor:
     """(B, h, w) int64 label map: 0 = none, k + 1 = keypoint k; a later point overwrites an earlier one in its cell."""
     h, w = size
     points = labelled_points(persons)
     labels = torch.zeros(len(persons) * h * w, dtype=torch.int64, device=points.xy.device)
-    flat = points.image * (h * w) + nearest_cells(points.xy, size, stride)
+    flat = points.image * (h * w) + cells(points.xy, size, stride)
     order = torch.arange(len(flat), device=flat.device)
     last = torch.full_like(labels, -1).scatter_reduce_(0, flat, order, "amax")
     written = last >= 0
@@ -86,7 +102,7 @@ class GaussianTarget(NamedTuple):
     """(B, K, h, w) in 0..1, the maximum over people."""
     window: Tensor
     """(B, K, h, w) bool: inside somebody's window."""
-    index: Tensor
+    cells: Tensor
     """(q, 4) int64: image, keypoint, row, column of each centre cell."""
     offset: Tensor
     """(q, 2): (x / s - column, y / s - row) at the centre cells, cells."""
@@ -112,8 +128,8 @@ def gaussian_target(
     fits = (column >= 0) & (column < w) & (row >= 0) & (row < h)
     flat = ((image * keypoint_count + kind)[:, None] * h + row) * w + column
     maps.view(-1).scatter_reduce_(0, flat[fits], value[fits], "amax")
-    index = torch.stack([image, kind, centre[:, 1], centre[:, 0]], -1)
-    return GaussianTarget(maps, maps > 0, index, xy / stride - centre)
+    cells = torch.stack([image, kind, centre[:, 1], centre[:, 0]], -1)
+    return GaussianTarget(maps, maps > 0, cells, xy / stride - centre)
 
 
 def unlabelled_mask(

@@ -6,7 +6,7 @@ Letters: B images, C channels, H W input size, h w feature size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import timm
 from timm.layers import BlurPool2d
@@ -37,21 +37,32 @@ class Backbone(nn.Module):
 
 
 def build_backbone(
-    name: str, *, strides: Sequence[int] = PYRAMID_STRIDES, anti_alias: bool = False, pretrained: bool = False
+    name: str,
+    *,
+    strides: Sequence[int] = PYRAMID_STRIDES,
+    anti_alias: bool = False,
+    stride_in_1x1: bool = False,
+    pretrained: bool = False,
 ) -> Backbone:
     """A timm network that returns its feature maps of the given strides.
+
+    An HRNet returns the maps of its branches, not those of its classification head (SMPR spec 2).
 
     Args:
         name: any timm model that supports ``features_only``.
         strides: wanted strides, finest first.
         anti_alias: make the ResNet "lpf3" (DirectPose spec 1); only for timm ResNets with bottlenecks.
+        stride_in_1x1: make the ResNet "caffe style" (SMPR spec 2); only for timm ResNets with bottlenecks.
         pretrained: let timm fetch its ImageNet weights (needs the network or timm's cache).
 
     Raises:
         ValueError: timm does not know the name, or the network has no such strides.
     """
+    if anti_alias and stride_in_1x1:
+        raise ValueError("anti_alias and stride_in_1x1 both move the strides of a ResNet: choose one")
+    options = {"feature_location": ""} if name.startswith("hrnet") else {}
     try:
-        probe = timm.create_model(name, features_only=True)
+        probe = timm.create_model(name, features_only=True, **options)
     except (RuntimeError, AttributeError) as error:
         raise ValueError(f"backbone {name!r} is not a timm model with feature maps: {error}") from None
     reductions = list(probe.feature_info.reduction())
@@ -59,20 +70,21 @@ def build_backbone(
     if missing:
         raise ValueError(f"backbone {name!r} has feature maps of strides {reductions}, not {missing[0]}")
     indices = tuple(len(reductions) - 1 - reductions[::-1].index(s) for s in strides)
-    body = timm.create_model(name, features_only=True, out_indices=indices, pretrained=pretrained)
+    body = timm.create_model(name, features_only=True, out_indices=indices, pretrained=pretrained, **options)
     if anti_alias:
         _make_lpf3(body, name)
+    if stride_in_1x1:
+        _move_strides(body, name)
     return Backbone(body, body.feature_info.channels(), strides)
 
 
-def _make_lpf3(body: nn.Module, name: str) -> None:
+def _make_lpf3(body: Any, name: str) -> None:
     """Turn a timm bottleneck ResNet into the anti-aliased "lpf3, pool only" variant (DirectPose spec 1).
 
     Max-pool 2x2 stride 1 then blur; in the first block of layers 2-4 the 3x3 convolution loses its stride, a blur
     precedes conv3, and a blur precedes the projection shortcut, which loses its stride too.
     """
-    if not all(hasattr(body, f"layer{i}") for i in (1, 2, 3, 4)) or not hasattr(body.layer2[0], "conv3"):
-        raise ValueError(f"anti_alias needs a bottleneck ResNet such as 'resnet50', not {name!r}")
+    _require_bottlenecks(body, name, "anti_alias")
     stem_channels = body.conv1.out_channels
     body.maxpool = nn.Sequential(nn.MaxPool2d(2, stride=1), BlurPool2d(stem_channels))
     for layer in (body.layer2, body.layer3, body.layer4):
@@ -82,6 +94,21 @@ def _make_lpf3(body: nn.Module, name: str) -> None:
         convolution, norm = block.downsample[0], block.downsample[1]
         convolution.stride = (1, 1)
         block.downsample = nn.Sequential(BlurPool2d(convolution.in_channels), convolution, norm)
+
+
+def _move_strides(body: nn.Module, name: str) -> None:
+    """Move the stride of layers 2-4 from the 3x3 to the first 1x1 convolution of their first block (SMPR spec 2)."""
+    _require_bottlenecks(body, name, "stride_in_1x1")
+    for i in (2, 3, 4):
+        block = body.get_submodule(f"layer{i}.0")
+        first, second = cast(nn.Conv2d, block.conv1), cast(nn.Conv2d, block.conv2)
+        first.stride, second.stride = second.stride, first.stride
+
+
+def _require_bottlenecks(body: nn.Module, name: str, option: str) -> None:
+    parts = dict(body.named_modules())
+    if not all(f"layer{i}.0.conv3" in parts for i in (1, 2, 3, 4)):
+        raise ValueError(f"{option} needs a bottleneck ResNet such as 'resnet50', not {name!r}")
 
 
 def freeze_stages(backbone: Backbone, count: int) -> None:
