@@ -118,7 +118,7 @@ def test_json(annotated):
     result = poise("--annotations", path, "--images", folder, "--json", "--scales", "256", "--flip")
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
-    assert report["metrics"]["AP"] == pytest.approx(1)
+    assert report["AP"] == pytest.approx(1)
     assert (report["pictures"], report["scales"], report["flip"]) == (4, [256], True)
 
 

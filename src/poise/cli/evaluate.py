@@ -38,7 +38,8 @@ def evaluate(
 ) -> None:
     """Measure a model: COCO keypoint AP and AR.
 
-    The pictures that the annotation file lists are looked at, and no others. Numbers are percent; with --json, 0..1.
+    The pictures that the annotation file lists are looked at, and no others. Numbers are percent; with --json, 0..1
+    under the keys AP, AP50, AP75, APM, APL, AR, ...
     """
     sizes = parse_scales(scales)
     from poise.evaluate.coco import evaluate_keypoints, read_truth
@@ -54,20 +55,18 @@ def evaluate(
     metrics = evaluate_keypoints(truth, results, predictor.skeleton)
     if out is not None:
         write_text(out, json.dumps(results))
-    report = {
+    setting = {
         "model": model,
         "annotations": str(annotations),
         "pictures": len(truth["images"]),
         "scales": sizes,
         "flip": flip,
-        "metrics": metrics,
     }
-    typer.echo(json.dumps(report) if as_json else _table(report))
+    typer.echo(json.dumps({**metrics, **setting}) if as_json else _table(metrics, setting))
 
 
-def _table(report: dict[str, Any]) -> str:
-    metrics = report["metrics"]
-    lines = [f"{report['model']} on {report['pictures']} pictures of {report['annotations']}"]
+def _table(metrics: dict[str, float], setting: dict[str, Any]) -> str:
+    lines = [f"{setting['model']} on {setting['pictures']} pictures of {setting['annotations']}"]
     half = len(metrics) // 2
     names = list(metrics)
     for group in (names[:half], names[half:]):
