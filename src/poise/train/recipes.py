@@ -40,13 +40,14 @@ def directpose_r50_gluoncv() -> RunConfig:
 def directpose_mobilenetv2() -> RunConfig:
     """The small DirectPose that comes with Poise, for a few hundred COCO pictures and Leeds Sports Pose Extended.
 
-    Expects ``coco/train``, ``coco/val``, ``lspet/images`` and ``negatives``, with annotations in
+    Made for a processor without an accelerator: small canvases, the first stages and all batch norms of the backbone
+    frozen. Expects ``coco/train``, ``coco/val``, ``lspet/images`` and ``negatives``, with annotations in
     ``coco/annotations/{train,val}.json`` and ``lspet/annotations/train.json``.
     """
     optimiser = OptimiserConfig(
         kind="adamw",
         lr=1e-3,
-        weight_decay=0.05,
+        weight_decay=0.02,
         rules=(
             ParameterRule(pattern="^backbone", kind="norm", lr_factor=0.3, decay_factor=0.0),
             ParameterRule(pattern="^backbone", lr_factor=0.3),
@@ -56,24 +57,38 @@ def directpose_mobilenetv2() -> RunConfig:
     )
     data = DataConfig(
         sources=(
-            SourceConfig(annotations="coco/annotations/train.json", images="coco/train", weight=0.5),
-            SourceConfig(annotations="lspet/annotations/train.json", images="lspet/images", weight=0.5),
+            SourceConfig(annotations="coco/annotations/train.json", images="coco/train", weight=0.55),
+            SourceConfig(annotations="lspet/annotations/train.json", images="lspet/images", weight=0.45),
         ),
         negatives=("negatives",),
         val=SourceConfig(annotations="coco/annotations/val.json", images="coco/val"),
         pipeline="compose",
-        augment=AugmentConfig(),
-        sizes=(384,),
-        batch=16,
+        augment=AugmentConfig(
+            single=0.5,
+            mosaic=0.3,
+            paste=0.2,
+            person_size=(0.15, 0.85),
+            single_scale=(0.9, 2.5),
+            background_p=0.7,
+            rotation=15.0,
+            rotation_p=0.3,
+        ),
+        sizes=(256,),
+        batch=8,
+        workers=1,
+        cache_mb=1500,
     )
     train = TrainConfig(
-        steps=30_000,
+        steps=10_000,
         optimiser=optimiser,
-        schedule=ScheduleConfig(kind="cosine", warmup=500),
+        schedule=ScheduleConfig(kind="cosine", warmup=150),
         clip_norm=10.0,
-        ema=0.999,
-        eval_every=1000,
-        save_every=500,
+        ema=0.998,
+        freeze=(r"^backbone\.body\.(conv_stem|bn1)\.", r"^backbone\.body\.blocks\.[01]\."),
+        freeze_batch_norm=("^backbone",),
+        eval_every=2000,
+        save_every=200,
+        channels_last=True,
     )
     return RunConfig(model=preset("directpose_mobilenetv2"), data=data, train=train, init="timm")
 
