@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -83,12 +83,34 @@ def _assign(data: dict[str, Any], keys: list[str], value: Any, text: str) -> Non
 
 def _first_problem(error: ValidationError, cls: type[BaseModel]) -> str:
     problem = error.errors()[0]
-    key = ".".join(str(p) for p in problem["loc"]) or cls.__name__
+    path, owners = _located(problem["loc"], cls)
+    key = ".".join(path) or cls.__name__
     if problem["type"] == "extra_forbidden":
-        parent: Any = cls
-        for part in problem["loc"][:-1]:
-            field = getattr(parent, "model_fields", {}).get(str(part))
-            parent = field.annotation if field is not None else None
-        known = getattr(parent, "model_fields", {})
-        return f"unknown key {key!r}{nearest(str(problem['loc'][-1]), known) if known else ''}"
+        known = [name for owner in owners for name in owner.model_fields]
+        return f"unknown key {key!r}{nearest(path[-1], known) if known else ''}"
     return f"{key} = {problem.get('input')!r}: {problem['msg']}"
+
+
+def _located(location: Iterable[Any], cls: type[BaseModel]) -> tuple[list[str], list[type[BaseModel]]]:
+    """The key that an error is about, as a user writes it, and the settings that its last part belongs to.
+
+    Where a field may hold one of several settings, a part of the location says which; it is no part of the key.
+    """
+    path: list[str] = []
+    owners = inside = [cls]
+    for part in map(str, location):
+        tagged = [m for m in inside if len(inside) > 1 and any(f.default == part for f in m.model_fields.values())]
+        if tagged:
+            inside = tagged
+            continue
+        path.append(part)
+        owners = inside
+        inside = [s for m in inside if part in m.model_fields for s in _settings_in(m.model_fields[part].annotation)]
+    return path, owners
+
+
+def _settings_in(annotation: Any) -> list[type[BaseModel]]:
+    """The settings classes that a field may hold."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _settings_in(part)]

@@ -1,18 +1,26 @@
 """Suppression of duplicate poses.
 
-Letters: N poses.
+Letters: N poses, K keypoints.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
+from poise.geometry.oks import oks
+from poise.settings import Settings
 from poise.types import FloatArray
+
+Indices = npt.NDArray[np.int64]
 
 
 def box_nms(boxes: FloatArray, scores: FloatArray, iou_threshold: float) -> npt.NDArray[np.int64]:
-    """Greedy box NMS: indices (n,) of what is kept, best first; a box is dropped when its IoU with a kept one is higher.
+    """Greedy box NMS: indices (n,) of what is kept, best first; who overlaps a kept box by more is dropped.
 
     Args:
         boxes: (N, 4) xyxy.
@@ -24,7 +32,9 @@ def box_nms(boxes: FloatArray, scores: FloatArray, iou_threshold: float) -> npt.
 
     if iou_threshold <= 0 or len(boxes) == 0:
         return np.argsort(-scores, kind="stable").astype(np.int64)
-    keep = nms(torch.from_numpy(np.ascontiguousarray(boxes)), torch.from_numpy(np.ascontiguousarray(scores)), iou_threshold)
+    keep = nms(
+        torch.from_numpy(np.ascontiguousarray(boxes)), torch.from_numpy(np.ascontiguousarray(scores)), iou_threshold
+    )
     return np.asarray(keep.numpy(), dtype=np.int64)
 
 
@@ -34,3 +44,94 @@ def cut_by_score(scores: FloatArray, limit: int) -> npt.NDArray[np.bool_]:
         return np.ones(len(scores), dtype=np.bool_)
     threshold = np.partition(scores, len(scores) - limit)[len(scores) - limit]
     return np.asarray(scores >= threshold)
+
+
+class Suppression(Settings):
+    """How a pose that was taken lowers the scores of those that resemble it (SMPR spec 6).
+
+    With s the similarity: ``linear`` multiplies by 1 - s where s > ``threshold``; ``gaussian`` multiplies by
+    exp(-s^2 / ``sigma``) everywhere; ``hard`` drops where s >= ``threshold``.
+    """
+
+    method: Literal["linear", "gaussian", "hard"] = "linear"
+    threshold: float = Field(default=0.3, gt=0, le=1)
+    sigma: float = Field(default=0.5, gt=0)
+    min_score: float = Field(default=0.001, gt=0)
+    """Scores below it are dropped after each pass."""
+    inclusive: bool = True
+    """Boxes hold their last pixel: sides are x2 - x1 + 1, also those of the overlap."""
+
+
+class Suppressed(NamedTuple):
+    """What is kept, best first."""
+
+    indices: Indices
+    """(n,)."""
+    scores: FloatArray
+    """(n,) lowered scores, falling."""
+
+
+def soft_box_nms(boxes: FloatArray, scores: FloatArray, rule: Suppression, limit: int = 0) -> Suppressed:
+    """`soft_nms` with the IoU of boxes (N, 4) xyxy as similarity."""
+    extra = np.float32(rule.inclusive)
+    low, high = boxes[:, :2], boxes[:, 2:]
+    areas = (high - low + extra).prod(1)
+
+    def iou(taken: int, others: Indices) -> FloatArray:
+        overlap = np.minimum(high[others], high[taken]) - np.maximum(low[others], low[taken]) + extra
+        shared = np.maximum(overlap, 0).prod(1)
+        ratio: FloatArray = shared / np.maximum(areas[others] + areas[taken] - shared, np.finfo(np.float32).tiny)
+        return ratio
+
+    return soft_nms(scores, iou, rule, limit)
+
+
+def soft_oks_nms(
+    keypoints: FloatArray, scores: FloatArray, sigmas: Sequence[float], rule: Suppression, limit: int = 0
+) -> Suppressed:
+    """`soft_nms` with the OKS of poses (N, K, 2) as similarity.
+
+    The area of a taken pose is that of the box around its keypoints.
+    """
+    areas = np.ptp(keypoints, axis=1).prod(1)
+
+    def similarity(taken: int, others: Indices) -> FloatArray:
+        reference = np.concatenate([keypoints[taken], np.ones_like(keypoints[taken, :, :1])], 1)
+        alike: FloatArray = oks(keypoints[others], reference[None], areas[taken, None], sigmas)[:, 0].astype(np.float32)
+        return alike
+
+    return soft_nms(scores, similarity, rule, limit)
+
+
+def soft_nms(
+    scores: FloatArray, similarity: Callable[[int, Indices], FloatArray], rule: Suppression, limit: int = 0
+) -> Suppressed:
+    """Take the highest score, the first on a tie, lower all that resemble it, and so on (Bodla et al. 2017).
+
+    Args:
+        scores: (N,).
+        similarity: of one pose with some others: (index, indices (m,)) -> (m,) in 0..1.
+        rule: how scores are lowered. The very first pose is taken whatever its score.
+        limit: stop after so many poses; <= 0 for all.
+    """
+    current = np.array(scores, np.float32)
+    left = np.arange(len(current), dtype=np.int64)
+    taken: list[int] = []
+    while len(left) and (limit <= 0 or len(taken) < limit):
+        position = int(current[left].argmax())
+        best = int(left[position])
+        taken.append(best)
+        left = np.delete(left, position)
+        current[left] *= _factor(similarity(best, left), rule)
+        left = left[current[left] >= rule.min_score]
+    indices = np.array(taken, np.int64)
+    return Suppressed(indices, current[indices])
+
+
+def _factor(similarity: FloatArray, rule: Suppression) -> FloatArray:
+    if rule.method == "gaussian":
+        smooth: FloatArray = np.exp(-(similarity**2) / np.float32(rule.sigma))
+        return smooth
+    if rule.method == "linear":
+        return np.where(similarity > rule.threshold, 1 - similarity, np.float32(1))
+    return np.where(similarity >= rule.threshold, np.float32(0), np.float32(1))

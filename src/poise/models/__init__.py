@@ -3,25 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Discriminator, Tag
 from torch import nn
 
 from poise.models.base import PoseModel
 from poise.models.directpose import PRESETS as DIRECTPOSE_PRESETS
 from poise.models.directpose import DirectPose, DirectPoseConfig
+from poise.models.smpr import PRESETS as SMPR_PRESETS
+from poise.models.smpr import SMPR, SMPRConfig
 from poise.settings import nearest
 from poise.skeletons import COCO17, Skeleton
 
-__all__ = ["PRESETS", "DirectPose", "DirectPoseConfig", "ModelConfig", "PoseModel", "build_model", "parse_model_config"]
+__all__ = [
+    "PRESETS",
+    "SMPR",
+    "DirectPose",
+    "DirectPoseConfig",
+    "ModelConfig",
+    "PoseModel",
+    "SMPRConfig",
+    "build_model",
+    "parse_model_config",
+]
 
-ModelConfig = DirectPoseConfig
+
+def _system(data: Any) -> str:
+    """Which system some settings are for; those that name none are DirectPose's."""
+    system = data.get("system", "directpose") if isinstance(data, Mapping) else getattr(data, "system", None)
+    return str(system)
+
+
+ModelConfig = Annotated[
+    Annotated[DirectPoseConfig, Tag("directpose")] | Annotated[SMPRConfig, Tag("smpr")],
+    Discriminator(
+        _system,
+        custom_error_type="unknown_system",
+        custom_error_message="settings of a model have a system, 'directpose' or 'smpr'",
+    ),
+]
 """Settings of any system; the field ``system`` says which."""
 
-PRESETS: dict[str, Callable[[], ModelConfig]] = {**DIRECTPOSE_PRESETS}
+PRESETS: dict[str, Callable[[], DirectPoseConfig | SMPRConfig]] = {**DIRECTPOSE_PRESETS, **SMPR_PRESETS}
 """Named settings."""
 
-_CONFIGS: dict[str, type[ModelConfig]] = {"directpose": DirectPoseConfig}
+_CONFIGS: dict[str, type[DirectPoseConfig | SMPRConfig]] = {"directpose": DirectPoseConfig, "smpr": SMPRConfig}
 
 
 def parse_model_config(data: Mapping[str, Any]) -> ModelConfig:
@@ -36,8 +63,10 @@ def parse_model_config(data: Mapping[str, Any]) -> ModelConfig:
     return _CONFIGS[system].parse(data, where="model")
 
 
-def build_model(config: ModelConfig, skeleton: Skeleton = COCO17, *, pretrained: bool = False) -> DirectPose:
+def build_model(config: ModelConfig, skeleton: Skeleton = COCO17, *, pretrained: bool = False) -> DirectPose | SMPR:
     """The network for some settings; also an ``nn.Module`` and a `PoseModel`."""
+    if isinstance(config, SMPRConfig):
+        return SMPR(config, skeleton, pretrained=pretrained)
     return DirectPose(config, skeleton, pretrained=pretrained)
 
 

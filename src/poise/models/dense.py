@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from poise.geometry.boxes import points_extent
-from poise.types import Persons
+from poise.skeletons import Skeleton
+from poise.types import Persons, Poses
 
 SIZE_RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, 1e8))
 """Largest side distance in px that a level answers for, both ends inclusive (FCOS; P3..P7)."""
@@ -158,6 +159,33 @@ def mean_over_processes(value: Tensor) -> Tensor:
     return total / torch.distributed.get_world_size()
 
 
+class KeypointTargets(NamedTuple):
+    """What the positive locations of a batch shall regress, image by image, in the order of the locations."""
+
+    image: Tensor
+    """(p,) int64."""
+    location: Tensor
+    """(p,) int64 index into the locations."""
+    person: Tensor
+    """(p,) int64 index into the persons of all images, one image after the other."""
+    offsets: Tensor
+    """(p, K, 2) keypoint minus location, over the stride; 0 where not labelled."""
+    labelled: Tensor
+    """(p, K) 0/1."""
+
+
+def keypoint_targets(grid: Grid, owner: Tensor, truth: Sequence[Persons]) -> KeypointTargets:
+    """Targets at the locations (B, P) whose ``owner`` is not -1 (DirectPose spec 7, SMPR spec 4)."""
+    image, location = torch.nonzero(owner >= 0, as_tuple=True)
+    first = torch.tensor([0] + [len(t) for t in truth[:-1]], device=owner.device).cumsum(0)
+    person = first[image] + owner[image, location]
+    keypoints = torch.cat([t.keypoints for t in truth])[person]
+    labelled = (keypoints[..., 2] > 0).to(keypoints.dtype)
+    points, strides = grid.points[location], grid.strides[location]
+    offsets = (keypoints[..., :2] - points[:, None]) / strides[:, None, None] * labelled[..., None]
+    return KeypointTargets(image, location, person, offsets, labelled)
+
+
 class Candidates(NamedTuple):
     """Poses of one image that passed the score threshold, before suppression; level by level, row-major."""
 
@@ -196,3 +224,27 @@ def clipped_extent(keypoints: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = size
     limit = keypoints.new_tensor([width, height, width, height])
     return torch.minimum(points_extent(keypoints).clamp(min=0), limit)
+
+
+def no_candidates(keypoint_count: int, like: Tensor) -> Candidates:
+    """Nobody; tensors of the device and type of ``like``."""
+    shapes = ((0,), (0, keypoint_count, 2), (0, keypoint_count), (0, 4))
+    scores, keypoints, marks, boxes = (like.new_zeros(s) for s in shapes)
+    return Candidates(scores, keypoints, marks, boxes, like.new_zeros(0, dtype=torch.int64), like.new_zeros(0, 2))
+
+
+def join_candidates(parts: Sequence[Candidates]) -> Candidates:
+    """The candidates of several levels of one image."""
+    return Candidates(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
+
+
+def candidate_poses(candidates: Candidates, offset: float, skeleton: Skeleton, size: tuple[int, int]) -> Poses:
+    """Candidates of one view as `Poses` of a picture of ``size``, with ``offset`` taken off every coordinate."""
+    return Poses(
+        (candidates.keypoints - offset).cpu().numpy(),
+        candidates.keypoint_scores.cpu().numpy(),
+        (candidates.boxes - offset).cpu().numpy(),
+        candidates.scores.cpu().numpy(),
+        skeleton,
+        size,
+    )

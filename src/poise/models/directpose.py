@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from poise import losses
 from poise.geometry.nms import box_nms, cut_by_score
-from poise.models import dense, heatmap_branch
+from poise.models import dense
 from poise.models.dense import Candidates
 from poise.nn.backbones import build_backbone, freeze_stages
 from poise.nn.blocks import Scale, conv_norm_relu, conv_tower, init_normal, norm_groups
@@ -31,7 +31,7 @@ from poise.nn.pyramids import FPN
 from poise.nn.sampling import conv3x3_at, sample_bilinear
 from poise.settings import Settings
 from poise.skeletons import COCO17, Skeleton
-from poise.types import Persons, PersonBoxRule, Poses, ViewSpec
+from poise.types import PersonBoxRule, Persons, Poses, ViewSpec
 
 PRIOR_BIAS = -math.log(99.0)
 """Initial bias of the classification outputs: probability 0.01 (RetinaNet)."""
@@ -123,7 +123,8 @@ class DirectPoseConfig(Settings):
 
 def _mobilenet_preset() -> DirectPoseConfig:
     return DirectPoseConfig(
-        backbone="mobilenetv2_100", anti_alias=False, channels=96, group_channels=24, cls_depth=2, keypoint_depth=2,
+        backbone="mobilenetv2_100", anti_alias=False, channels=96, group_channels=16, cls_depth=2, keypoint_depth=2,
+        size_ranges=((-1.0, 32.0), (32.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 1e8)),
         heatmap=HeatmapConfig(channels=64, norm="gn", mask_unlabelled=True),
         view=ViewSpec(long_side=384, short_side=None),
     )  # fmt: skip
@@ -525,7 +526,7 @@ class DirectPose(nn.Module):
                 self._level_candidates(level, b, logits[level][b], centerness, evaluate, size)
                 for level in range(len(logits))
             ]
-            merged = Candidates(*(torch.cat(parts) for parts in zip(*levels, strict=True)))
+            merged = dense.join_candidates(levels)
             if self.config.refine_keypoints and heatmaps is not None:
                 from poise.models.directpose_refine import refine_keypoints
 
@@ -553,7 +554,7 @@ class DirectPose(nn.Module):
             chosen = dense.pick(passing, rank, config.score_threshold, config.pre_nms)
             index, rank = index[chosen], rank[chosen]
         if len(index) == 0:
-            return self._no_candidates(logits.device)
+            return dense.no_candidates(len(self.skeleton), probability)
         raw, distances = evaluate(level, b, index)
         raw, points = raw.float(), grid.points[index]
         keypoints = points[:, None] + stride * raw[..., :2]
@@ -565,22 +566,8 @@ class DirectPose(nn.Module):
             boxes = torch.cat([points, points], -1) + stride * distances.float() * distances.new_tensor([-1, -1, 1, 1])
         return Candidates(base, keypoints, marks, boxes, torch.full_like(index, level), points)
 
-    def _no_candidates(self, device: torch.device) -> Candidates:
-        k = len(self.skeleton)
-        shapes = ((0,), (0, k, 2), (0, k), (0, 4))
-        floats = [torch.zeros(s, device=device) for s in shapes]
-        return Candidates(*floats, torch.zeros(0, dtype=torch.int64, device=device), torch.zeros(0, 2, device=device))
-
     def _poses(self, candidates: Candidates, size: tuple[int, int]) -> Poses:
-        offset = self.config.pixel_offset
-        return Poses(
-            (candidates.keypoints - offset).cpu().numpy(),
-            candidates.keypoint_scores.cpu().numpy(),
-            (candidates.boxes - offset).cpu().numpy(),
-            candidates.scores.cpu().numpy(),
-            self.skeleton,
-            size,
-        )
+        return dense.candidate_poses(candidates, self.config.pixel_offset, self.skeleton, size)
 
     def suppress(self, poses: Poses) -> Poses:
         """Final poses of one picture, best first: NMS, the best ``max_poses`` (ties kept), empty boxes dropped.

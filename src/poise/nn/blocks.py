@@ -28,15 +28,14 @@ def conv_norm_relu(
 
 
 def conv_tower(
-    in_channels: int, out_channels: int, depth: int, *, norm: int | None = None, groups: int = 1
+    in_channels: int, out_channels: int, depth: int, *, norm: int | None = None, groups: int = 1, bias: bool = True
 ) -> nn.Sequential:
     """``depth`` blocks of `conv_norm_relu`; the first is not grouped, the others have ``groups`` groups."""
     norm = norm_groups(out_channels) if norm is None else norm
     layers: list[nn.Module] = []
     for i in range(depth):
-        layers += conv_norm_relu(
-            in_channels if i == 0 else out_channels, out_channels, norm=norm, groups=1 if i == 0 else groups
-        )
+        width = in_channels if i == 0 else out_channels
+        layers += conv_norm_relu(width, out_channels, norm=norm, groups=1 if i == 0 else groups, bias=bias)
     return nn.Sequential(*layers)
 
 

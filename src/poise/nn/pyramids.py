@@ -6,13 +6,18 @@ Letters: B images, C channels, h w feature size of a level.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+PyramidInit = Literal["caffe2_xavier", "xavier"]
+"""How weights begin: uniform with variance 1 / fan-in (detectron2), or 2 / (fan-in + fan-out). Biases are 0."""
+
 
 class FPN(nn.Module):
-    """Feature pyramid with extra coarse levels (Lin et al. 2017; DirectPose spec 2).
+    """Feature pyramid with extra coarse levels (Lin et al. 2017; DirectPose spec 2, SMPR spec 2).
 
     Lateral 1x1 convolutions, nearest upsampling to the lateral's size, 3x3 output convolutions, no norm, no
     activation. Extra levels: 3x3 stride 2 on the last output, a ReLU before every extra level but the first.
@@ -21,25 +26,139 @@ class FPN(nn.Module):
         in_channels: channels of the backbone's maps, finest first.
         channels: channels of every output.
         extra_levels: number of extra levels.
+        init: of the weights.
     """
 
-    def __init__(self, in_channels: Sequence[int], channels: int = 256, extra_levels: int = 2) -> None:
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        channels: int = 256,
+        extra_levels: int = 2,
+        *,
+        init: PyramidInit = "caffe2_xavier",
+    ) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in in_channels)
         self.output = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
-        self.extra = nn.ModuleList(nn.Conv2d(channels, channels, 3, stride=2, padding=1) for _ in range(extra_levels))
+        self.extra = nn.ModuleList(_halving(channels) for _ in range(extra_levels))
         self.channels = channels
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_uniform_(module.weight, a=1)
-                nn.init.zeros_(module.bias) if module.bias is not None else None
+        _init_weights(self, init)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Maps (B, channels, h, w), finest first, extra levels last."""
-        merged = [lateral(f) for lateral, f in zip(self.lateral, features, strict=True)]
-        for i in range(len(merged) - 1, 0, -1):
-            merged[i - 1] = merged[i - 1] + F.interpolate(merged[i], size=merged[i - 1].shape[-2:], mode="nearest")
+        merged = _top_down([lateral(f) for lateral, f in zip(self.lateral, features, strict=True)])
         outputs = [output(m) for output, m in zip(self.output, merged, strict=True)]
         for i, extra in enumerate(self.extra):
             outputs.append(extra(outputs[-1] if i == 0 else F.relu(outputs[-1])))
         return outputs
+
+
+class PAFPN(nn.Module):
+    """Path aggregation: an `FPN`, then the way back from fine to coarse (Liu et al. 2018; SMPR spec 2).
+
+    Every coarser output gains the 3x3 stride 2 convolution of the finer one, already summed; all but the finest then
+    pass one more 3x3 convolution.
+
+    Args:
+        in_channels: channels of the backbone's maps, finest first.
+        channels: channels of every output.
+        extra_levels: number of extra levels, as in `FPN`.
+        activation: ReLU after every convolution, also before the sums, as SMPR's code has it; False for none.
+        init: of the weights.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        channels: int = 256,
+        extra_levels: int = 2,
+        *,
+        activation: bool = True,
+        init: PyramidInit = "caffe2_xavier",
+    ) -> None:
+        super().__init__()
+        coarser = len(in_channels) - 1
+        self.lateral = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in in_channels)
+        self.output = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
+        self.down = nn.ModuleList(_halving(channels) for _ in range(coarser))
+        self.post = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(coarser))
+        self.extra = nn.ModuleList(_halving(channels) for _ in range(extra_levels))
+        self.channels = channels
+        self.activation = activation
+        _init_weights(self, init)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Maps (B, channels, h, w), finest first, extra levels last."""
+        merged = _top_down([self._active(layer(f)) for layer, f in zip(self.lateral, features, strict=True)])
+        outputs = [self._active(layer(m)) for layer, m in zip(self.output, merged, strict=True)]
+        for i, down in enumerate(self.down):
+            outputs[i + 1] = outputs[i + 1] + self._active(down(outputs[i]))
+        outputs[1:] = [self._active(layer(m)) for layer, m in zip(self.post, outputs[1:], strict=True)]
+        for i, extra in enumerate(self.extra):
+            outputs.append(self._active(extra(outputs[-1] if i == 0 else F.relu(outputs[-1]))))
+        return outputs
+
+    def _active(self, x: Tensor) -> Tensor:
+        return F.relu(x) if self.activation else x
+
+
+class HRFPN(nn.Module):
+    """The pyramid of HRNets (Sun et al. 2019; SMPR spec 2).
+
+    All maps are upsampled to the finest and mixed by one 1x1 convolution; level i is its average over squares of 2^i
+    cells (remainders are left out), through a 3x3 stride 2 convolution of its own.
+
+    Args:
+        in_channels: channels of the backbone's maps, finest first, each half the size of the one before.
+        channels: channels of every output.
+        levels: number of outputs.
+        init: of the weights.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        channels: int = 256,
+        levels: int = 5,
+        *,
+        init: PyramidInit = "caffe2_xavier",
+    ) -> None:
+        super().__init__()
+        self.reduction = nn.Conv2d(sum(in_channels), channels, 1)
+        self.output = nn.ModuleList(_halving(channels) for _ in range(levels))
+        self.channels = channels
+        _init_weights(self, init)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Maps (B, channels, h, w), finest first; the finest has twice the stride of the backbone's finest."""
+        scaled = [
+            F.interpolate(f, scale_factor=2**i, mode="bilinear", align_corners=False) if i else f
+            for i, f in enumerate(features)
+        ]
+        mixed = self.reduction(torch.cat(scaled, 1))
+        height, width = mixed.shape[-2:]
+        # a picture with a side below 64 px has fewer cells than the coarsest square
+        squares = [(min(2**i, height), min(2**i, width)) for i in range(len(self.output))]
+        return [layer(F.avg_pool2d(mixed, square)) for layer, square in zip(self.output, squares, strict=True)]
+
+
+def _halving(channels: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+
+def _top_down(laterals: list[Tensor]) -> list[Tensor]:
+    """Every lateral plus the coarser sum, upsampled to its size by the nearest neighbour."""
+    merged = list(laterals)
+    for i in range(len(merged) - 1, 0, -1):
+        merged[i - 1] = merged[i - 1] + F.interpolate(merged[i], size=merged[i - 1].shape[-2:], mode="nearest")
+    return merged
+
+
+def _init_weights(pyramid: nn.Module, init: PyramidInit) -> None:
+    for module in pyramid.modules():
+        if isinstance(module, nn.Conv2d):
+            if init == "xavier":
+                nn.init.xavier_uniform_(module.weight)
+            else:
+                nn.init.kaiming_uniform_(module.weight, a=1)
+            nn.init.zeros_(module.bias) if module.bias is not None else None

@@ -1,0 +1,451 @@
+"""SMPR: single-stage multi-person pose regression (Lin et al. 2020, arXiv 2006.15576).
+
+Every location of a feature pyramid predicts one pose; features gathered along that pose by deformable convolutions
+refine it and classify the location; a learned quality re-ranks the poses, one soft suppression ends it.
+Read from top to bottom: settings, aligned features, head, network, losses, decoding, suppression.
+
+Letters: B images, L levels, P locations of all levels, h w feature size of a level, H W input size, C channels,
+K keypoints, G offset groups, n candidates.
+Frame: input px plus ``pixel_offset``. The references' frame is that of pixel centres at integers (offset 0).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from poise.geometry.boxes import points_extent
+from poise.geometry.nms import Suppression, soft_box_nms, soft_oks_nms
+from poise.models import dense
+from poise.models.dense import Candidates
+from poise.nn.backbones import PYRAMID_STRIDES, build_backbone
+from poise.nn.blocks import Scale, conv_tower, init_normal
+from poise.nn.pyramids import FPN, HRFPN, PAFPN
+from poise.nn.sampling import deform
+from poise.settings import Settings
+from poise.skeletons import COCO17, Skeleton
+from poise.types import PersonBoxRule, Persons, Poses, ViewSpec
+
+PRIOR_BIAS = -math.log(99.0)
+"""Initial bias of the class and heatmap outputs: probability 0.01 (RetinaNet)."""
+CAFFE_MEAN = (102.9801, 115.9465, 122.7717)
+"""BGR mean of the ResNet weights that SMPR starts from (SMPR spec 2)."""
+LEVELS = 5
+"""P3 to P7."""
+
+
+# ---------------------------------------------------------------------------------------------------------- settings
+
+
+def _reference_view() -> ViewSpec:
+    """What the reference feeds its networks (SMPR spec 2, 4, 6): BGR, mean only, x' = f x, boxes without margin."""
+    return ViewSpec(
+        mean=CAFFE_MEAN, std=(1.0, 1.0, 1.0), value_range=1.0, channels="bgr", half_pixel=False,
+        person_box=PersonBoxRule(pad_low=0, pad_high=0, grow=-1),
+    )  # fmt: skip
+
+
+class SMPRConfig(Settings):
+    """Every switch of SMPR; the defaults are the authors' code with ResNet-50 and PAFPN (SMPR spec 11, 12)."""
+
+    system: Literal["smpr"] = "smpr"
+    # backbone and neck
+    backbone: str = "resnet50"
+    stride_in_1x1: bool = True
+    """ResNet "caffe style", as the authors' weights need it; False for weights of timm and torchvision."""
+    neck: Literal["pafpn", "fpn", "hrfpn"] = "pafpn"
+    neck_act: bool = True
+    """ReLU after every convolution of a PAFPN."""
+    channels: int = Field(default=256, ge=8)
+    # head
+    tower_depth: int = Field(default=4, ge=1)
+    align: bool = True
+    """Build the aligned branch; without it the initial poses are final and the class comes from its plain tower."""
+    offset_groups: int = Field(default=4, ge=1)
+    """Offset groups of the deformable convolutions; the paper has 1."""
+    psm: bool = True
+    """Predict the quality of each pose (pose scoring module)."""
+    heatmap: bool = True
+    heatmap_channels: int = Field(default=128, ge=1)
+    # targets
+    radius: float | None = Field(default=1.5, gt=0)
+    """Half side of the square of initial positives, strides (the paper's wording is 0.75); None: the whole box."""
+    size_ranges: tuple[tuple[float, float], ...] = dense.SIZE_RANGES
+    positives: Literal["oks", "all"] = "oks"
+    """Which initial positives are positive for class, refinement and quality: those with a good pose, or all."""
+    oks_threshold: float = Field(default=0.5, ge=0, le=1)
+    oks_pose: Literal["initial", "refined"] = "initial"
+    """Whose OKS decides on positives, weights and quality targets; the paper says refined."""
+    force_best: bool = True
+    """The best pose of a person counts as good, whatever its OKS."""
+    oks_area: Literal["segment", "box"] = "segment"
+    ignore_regions: bool = False
+    """Take no class loss in ignore regions."""
+    mask_unlabelled: bool = False
+    """Take no heatmap loss where a person's keypoint is not labelled, or in ignore regions (partly labelled data)."""
+    pixel_offset: float = 0.0
+    """Added to pixel coordinates to get the frame of the locations."""
+    # losses
+    l1_weight: Literal["oks", "none"] = "oks"
+    class_loss: float = Field(default=1.0, ge=0)
+    heatmap_loss: float = Field(default=4.0, ge=0)
+    initial_loss: float = Field(default=0.05, ge=0)
+    refined_loss: float = Field(default=0.1, ge=0)
+    quality_loss: float = Field(default=1.0, ge=0)
+    # decoding
+    score: Literal["product", "class"] = "product"
+    """``product``: class probability times predicted quality; ``class``: without the quality."""
+    score_threshold: float = 0.05
+    """On the class probability, whatever the score is."""
+    pre_nms: int = 1000
+    """Candidates a level that stay, best by score; <= 0: all."""
+    suppression: Suppression = Suppression()
+    suppress_on: Literal["box", "oks"] = "box"
+    max_poses: int = 20
+    view: ViewSpec = Field(default_factory=_reference_view)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SMPRConfig:
+        if self.psm and not self.align:
+            raise ValueError("psm needs align = true: the quality is predicted from aligned features")
+        if self.oks_pose == "refined" and not self.align:
+            raise ValueError("oks_pose = 'refined' needs align = true")
+        if self.channels % self.offset_groups:
+            raise ValueError(f"channels = {self.channels} must be a multiple of offset_groups = {self.offset_groups}")
+        if len(self.size_ranges) < LEVELS:
+            raise ValueError(f"{LEVELS} levels need as many size_ranges, not {len(self.size_ranges)}")
+        return self
+
+
+def _ablation(**switches: object) -> Callable[[], SMPRConfig]:
+    """A row of the paper's Table I (SMPR spec 12); all rows but the last have an FPN."""
+    return lambda: SMPRConfig.parse({"neck": "fpn", **switches})
+
+
+def _hrnet(width: int) -> Callable[[], SMPRConfig]:
+    return lambda: SMPRConfig(backbone=f"hrnet_w{width}", stride_in_1x1=False, neck="hrfpn")
+
+
+def _mobilenet_preset() -> SMPRConfig:
+    return SMPRConfig(
+        backbone="mobilenetv2_100", stride_in_1x1=False, neck="fpn", channels=96, tower_depth=2, heatmap_channels=64,
+        ignore_regions=True, mask_unlabelled=True, pixel_offset=0.5, view=ViewSpec(long_side=384, short_side=None),
+    )  # fmt: skip
+
+
+_PLAIN: dict[str, object] = {"align": False, "psm": False, "heatmap": False, "positives": "all", "score": "class"}
+_REFINE = {**_PLAIN, "align": True}
+_REFINE_STAR = {**_REFINE, "positives": "oks"}
+_PSM = {**_REFINE_STAR, "psm": True, "score": "product"}
+_HEATMAP = {**_PSM, "heatmap": True}
+
+PRESETS: dict[str, Callable[[], SMPRConfig]] = {
+    "smpr_r50": SMPRConfig,
+    "smpr_r50_fpn": lambda: SMPRConfig(neck="fpn"),
+    "smpr_hrnet_w32": _hrnet(32),
+    "smpr_hrnet_w48": _hrnet(48),
+    "smpr_mobilenetv2": _mobilenet_preset,
+    "smpr_baseline": _ablation(**_PLAIN, radius=None),
+    "smpr_baseline_star": _ablation(**_PLAIN),
+    "smpr_refine": _ablation(**_REFINE),
+    "smpr_refine_star": _ablation(**_REFINE_STAR),
+    "smpr_psm": _ablation(**_PSM),
+    "smpr_heatmap": _ablation(**_HEATMAP),
+    "smpr_pafpn": _ablation(**{**_HEATMAP, "neck": "pafpn"}),
+}
+
+
+# -------------------------------------------------------------------------------------------------- aligned features
+
+
+class FeatureAlignment(nn.Module):
+    """Features gathered along the initial pose: two deformable convolutions with the same offsets (SMPR spec 3).
+
+    Args:
+        in_channels: of both towers.
+        out_channels: of both results.
+        keypoint_count: K.
+        groups: channel groups with offsets of their own.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, keypoint_count: int, groups: int) -> None:
+        super().__init__()
+        self.offset = nn.Conv2d(2 * keypoint_count, 2 * 9 * groups, 1, bias=False)
+        self.pose = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.person = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+
+    def offsets(self, initial: Tensor) -> Tensor:
+        """(B, 18 G, h, w) group-major, then tap, then (dy, dx), from initial poses (B, 2 K, h, w) in strides.
+
+        They are added to the regular 3x3 grid. No gradient reaches the initial poses.
+        """
+        result: Tensor = self.offset(initial.detach())
+        return result
+
+    def forward(self, pose: Tensor, person: Tensor, initial: Tensor) -> tuple[Tensor, Tensor]:
+        """Aligned features (B, C, h, w) of the pose and of the class tower."""
+        offsets = self.offsets(initial)
+        aligned = deform(pose, offsets, self.pose.weight), deform(person, offsets, self.person.weight)
+        return F.relu(aligned[0]), F.relu(aligned[1])
+
+
+# -------------------------------------------------------------------------------------------------------------- head
+
+
+class SMPROutputs(NamedTuple):
+    """Raw maps of every level, finest first."""
+
+    logits: list[Tensor]
+    """(B, 1, h, w) person logits."""
+    initial: list[Tensor]
+    """(B, 2 K, h, w): x, y in strides relative to the location, keypoint-major."""
+    refined: list[Tensor] | None
+    """The same after refinement."""
+    quality: list[Tensor] | None
+    """(B, 1, h, w) logits of the pose's quality."""
+    heatmaps: Tensor | None
+    """(B, K, h, w) logits on P3."""
+
+
+class SMPRHead(nn.Module):
+    """The head shared by all levels, but for two factors a level (SMPR spec 3)."""
+
+    def __init__(self, config: SMPRConfig, skeleton: Skeleton) -> None:
+        super().__init__()
+        wide, values = config.channels, 2 * len(skeleton)
+        self.person_tower = conv_tower(wide, wide, config.tower_depth, bias=False)
+        self.pose_tower = conv_tower(wide, wide, config.tower_depth, bias=False)
+        self.initial = _output(wide, values)
+        self.initial_scales = nn.ModuleList(Scale() for _ in range(LEVELS))
+        self.logits = _output(wide, 1)
+        self.align = FeatureAlignment(wide, wide, len(skeleton), config.offset_groups) if config.align else None
+        self.refined = _output(wide, values) if config.align else None
+        self.refined_scales = nn.ModuleList(Scale() for _ in range(LEVELS)) if config.align else None
+        self.quality = _output(wide, 1) if config.psm else None
+        narrow = config.heatmap_channels
+        self.heatmap = (
+            nn.Sequential(*conv_tower(wide, narrow, 2, bias=False), _output(narrow, len(skeleton)))
+            if config.heatmap
+            else None
+        )
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        init_normal(self)
+        outputs = [self.logits] if self.heatmap is None else [self.logits, self.heatmap[-1]]
+        for output in outputs:
+            nn.init.constant_(output.bias, PRIOR_BIAS)  # type: ignore[arg-type]
+        if self.align is not None:
+            nn.init.normal_(self.align.offset.weight, std=0.1)
+
+    def initial_poses(self, level: int, tower: Tensor) -> Tensor:
+        """(B, 2 K, h, w) in strides, from the pose tower of a level."""
+        scaled: Tensor = self.initial_scales[level](self.initial(tower))
+        return scaled
+
+    def refined_poses(self, level: int, initial: Tensor, step: Tensor) -> Tensor:
+        """The initial poses, from which no gradient flows back, and ``step``, the output of `refined`; any shape."""
+        assert self.refined_scales is not None
+        scaled: Tensor = self.refined_scales[level](step)
+        return initial.detach() + scaled
+
+    def forward(self, features: Sequence[Tensor]) -> SMPROutputs:
+        """All maps of all levels."""
+        persons = [self.person_tower(f) for f in features]
+        poses = [self.pose_tower(f) for f in features]
+        initial = [self.initial_poses(i, p) for i, p in enumerate(poses)]
+        refined, quality = None, None
+        if self.align is not None and self.refined is not None:
+            aligned = [self.align(*maps) for maps in zip(poses, persons, initial, strict=True)]
+            poses, persons = [a for a, _ in aligned], [b for _, b in aligned]
+            refined = [self.refined_poses(i, initial[i], self.refined(p)) for i, p in enumerate(poses)]
+            quality = None if self.quality is None else [self.quality(p) for p in poses]
+        heatmaps = None if self.heatmap is None else self.heatmap(features[0])
+        return SMPROutputs([self.logits(p) for p in persons], initial, refined, quality, heatmaps)
+
+
+def _output(in_channels: int, out_channels: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1)
+
+
+# ----------------------------------------------------------------------------------------------------------- network
+
+
+class SMPR(nn.Module):
+    """The whole network with its losses and its decoding.
+
+    Which parameters are frozen, and that batch norms keep their statistics, is the recipe's business
+    (``train.freeze``, ``train.freeze_batch_norm``).
+
+    Args:
+        config: switches.
+        skeleton: keypoints; decides all counts.
+        pretrained: let timm fetch ImageNet weights of the backbone.
+    """
+
+    def __init__(self, config: SMPRConfig, skeleton: Skeleton = COCO17, *, pretrained: bool = False) -> None:
+        super().__init__()
+        self.config, self.skeleton, self.view = config, skeleton, config.view
+        self.backbone = build_backbone(
+            config.backbone,
+            strides=(4, *PYRAMID_STRIDES) if config.neck == "hrfpn" else PYRAMID_STRIDES,
+            stride_in_1x1=config.stride_in_1x1,
+            pretrained=pretrained,
+        )
+        self.pyramid = _build_neck(config, self.backbone.channels)
+        self.strides = tuple(8 * 2**i for i in range(LEVELS))
+        self.head = SMPRHead(config, skeleton)
+
+    def forward(self, images: Tensor) -> SMPROutputs:
+        """Raw maps of normalised images (B, 3, H, W)."""
+        outputs: SMPROutputs = self.head(self.pyramid(self.backbone(images)))
+        return outputs
+
+    def loss(self, outputs: SMPROutputs, persons: Sequence[Persons]) -> dict[str, Tensor]:
+        """Named, weighted losses; see `smpr_losses`. ``persons[b]`` is the truth of image b in input px."""
+        from poise.models.smpr_loss import smpr_losses
+
+        device = outputs.logits[0].device
+        truth = [dense.shifted(p, self.config.pixel_offset, device) for p in persons]
+        return smpr_losses(self.config, self.strides, self.skeleton.sigmas, outputs, truth)
+
+    # -------------------------------------------------------------------------------------------------- decoding
+
+    def decode(self, outputs: SMPROutputs, sizes: Sequence[tuple[int, int]]) -> list[Poses]:
+        """Candidate poses of every view, in input px, before `suppress`; ``sizes`` are (height, width) unpadded."""
+        return [self._poses(c, size) for c, size in zip(self.candidates(outputs, sizes), sizes, strict=True)]
+
+    @torch.no_grad()
+    def candidates(self, outputs: SMPROutputs, sizes: Sequence[tuple[int, int]]) -> list[Candidates]:
+        """Candidates of every image from dense maps (SMPR spec 6), in the frame of the locations."""
+        poses = outputs.initial if outputs.refined is None else outputs.refined
+
+        def pose(level: int, b: int, index: Tensor) -> Tensor:
+            return poses[level][b].flatten(1)[:, index].T
+
+        def quality(level: int, b: int, index: Tensor) -> Tensor:
+            assert outputs.quality is not None
+            return outputs.quality[level][b].flatten()[index]
+
+        return self._collect(outputs.logits, CellReader(pose, quality), sizes)
+
+    def detect(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Poses]:
+        """``decode(forward(images), sizes)`` without the work that cannot change the result."""
+        return [self._poses(c, size) for c, size in zip(self.lazy_candidates(images, sizes), sizes, strict=True)]
+
+    @torch.no_grad()
+    def lazy_candidates(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Candidates]:
+        """`candidates`, with refinement and quality evaluated where a pose can still come from.
+
+        The class comes from aligned features, so both towers (GroupNorm needs whole maps), the initial poses and the
+        class tower's deformable convolution stay dense. The pose tower's and what follows it do not.
+        """
+        from poise.models.smpr_lazy import LazyHead
+
+        lazy = LazyHead(self.head, self.pyramid(self.backbone(images)))
+        return self._collect(lazy.logits, CellReader(lazy.pose, lazy.quality), sizes)
+
+    def _collect(
+        self, logits: Sequence[Tensor], reader: CellReader, sizes: Sequence[tuple[int, int]]
+    ) -> list[Candidates]:
+        return [
+            dense.join_candidates([self._level(i, b, maps[b], reader, size) for i, maps in enumerate(logits)])
+            for b, size in enumerate(sizes)
+        ]
+
+    def _level(self, level: int, b: int, logits: Tensor, reader: CellReader, size: tuple[int, int]) -> Candidates:
+        config, stride = self.config, self.strides[level]
+        probability = logits.flatten().float().sigmoid()
+
+        def score(index: Tensor) -> Tensor:
+            if config.score == "class":
+                return probability[index]
+            return probability[index] * reader.quality(level, b, index).float().sigmoid()
+
+        index, scores = preselect(probability, score, config.score_threshold, config.pre_nms)
+        if len(index) == 0:
+            return dense.no_candidates(len(self.skeleton), probability)
+        grid = dense.make_grid([(logits.shape[-2], logits.shape[-1])], [stride], logits.device)
+        points = grid.points[index]
+        keypoints = points[:, None] + stride * reader.pose(level, b, index).float().unflatten(1, (-1, 2))
+        low = config.pixel_offset
+        high = keypoints.new_tensor([size[1] - 1 + low, size[0] - 1 + low])
+        keypoints = torch.minimum(keypoints.clamp(min=low), high)
+        marks = scores[:, None].expand(-1, len(self.skeleton))
+        return Candidates(scores, keypoints, marks, points_extent(keypoints), torch.full_like(index, level), points)
+
+    def _poses(self, candidates: Candidates, size: tuple[int, int]) -> Poses:
+        return dense.candidate_poses(candidates, self.config.pixel_offset, self.skeleton, size)
+
+    def suppress(self, poses: Poses) -> Poses:
+        """Final poses of one picture with their lowered scores, best first, at most ``max_poses`` (SMPR spec 6).
+
+        Overlap is that of the boxes around the keypoints, in image px.
+        """
+        config = self.config
+        if len(poses) == 0:
+            return poses
+        if config.suppress_on == "oks":
+            kept = soft_oks_nms(
+                poses.keypoints, poses.scores, self.skeleton.sigmas, config.suppression, config.max_poses
+            )
+        else:
+            boxes = np.concatenate([poses.keypoints.min(1), poses.keypoints.max(1)], 1)
+            kept = soft_box_nms(boxes, poses.scores, config.suppression, config.max_poses)
+        return replace(poses[kept.indices], scores=kept.scores)
+
+
+class CellReader(NamedTuple):
+    """Values at flat cells of a level of an image: functions of (level, image, indices (n,))."""
+
+    pose: Callable[[int, int, Tensor], Tensor]
+    """(n, 2 K) in strides."""
+    quality: Callable[[int, int, Tensor], Tensor]
+    """(n,) logits."""
+
+
+def preselect(
+    probability: Tensor, score: Callable[[Tensor], Tensor], threshold: float, limit: int
+) -> tuple[Tensor, Tensor]:
+    """Locations above the threshold that are also among the ``limit`` best scores of all locations of their level.
+
+    Scores are asked for only where they can matter: no score exceeds its location's probability, so a location whose
+    probability is below the worst score of those above the threshold pushes none of them out.
+
+    Args:
+        probability: (p,) class probabilities.
+        score: of some locations (n,), at most their probability.
+        threshold: on the probability.
+        limit: <= 0 for no limit.
+
+    Returns:
+        Indices (n,), ascending, and their scores (n,).
+    """
+    index = torch.nonzero(probability > threshold).squeeze(1)
+    if len(index) == 0:
+        return index, probability[index]
+    scores = score(index)
+    rivals = torch.nonzero((probability <= threshold) & (probability > scores.min())).squeeze(1)
+    if not 0 < limit < len(index) + len(rivals):
+        return index, scores
+    everyone = torch.cat([scores, score(rivals)]) if len(rivals) else scores
+    best = everyone.topk(limit, sorted=False).indices
+    kept = best[best < len(index)].sort().values
+    return index[kept], scores[kept]
+
+
+def _build_neck(config: SMPRConfig, in_channels: Sequence[int]) -> nn.Module:
+    extra = LEVELS - len(PYRAMID_STRIDES)
+    if config.neck == "hrfpn":
+        return HRFPN(in_channels, config.channels, LEVELS)
+    if config.neck == "fpn":
+        return FPN(in_channels, config.channels, extra, init="xavier")
+    return PAFPN(in_channels, config.channels, extra, activation=config.neck_act, init="xavier")
