@@ -1,0 +1,375 @@
+"""Deformable convolution (v1, arXiv 1703.06211) in plain torch: torchvision's values, fast on CPU, exportable.
+
+Letters: B images, C input channels, O output channels, G offset groups, T kernel taps (kernel height x width),
+H W input map, h w output map, P output positions of an image, n chosen positions, R rows of a table.
+
+The input becomes a table with one row per cell and offset group (C / G channels side by side in memory), surrounded
+by cells of zeros. A tap reads the weighted sum of four rows, which `embedding_bag` does in one pass; the columns so
+gathered meet the kernel in a matrix product. Which rows, and with which weights, depends on the offsets alone: this
+plan is made once and serves every convolution with the same offsets.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+IntOrPair: TypeAlias = int | tuple[int, int]
+
+COLUMN_BYTES = 24 << 20
+"""The most memory for gathered columns; below 32 MiB, where common allocators go on reusing memory already mapped."""
+
+
+class Grid(NamedTuple):
+    """Where an undeformed convolution reads: kernel size and its steps, each as (vertical, horizontal)."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    input_size: tuple[int, int]
+
+
+class Taps(NamedTuple):
+    """The four cells that each tap reads in one image's table, and their bilinear weights.
+
+    Attributes:
+        grid: the undeformed convolution.
+        rows: (..., T, G, 4) int32, rows of the table.
+        weights: (..., T, G, 4) at least float32, differentiable with respect to the offsets.
+    """
+
+    grid: Grid
+    rows: Tensor
+    weights: Tensor
+
+
+class SamplingPlan(NamedTuple):
+    """What the convolutions sharing one map of offsets have in common.
+
+    Attributes:
+        grid: the undeformed convolution.
+        offsets: (B, 2 G T, h, w) as given.
+        taps: shaped (B, P, T, G, 4), or None where torchvision's operator does the work (CUDA).
+    """
+
+    grid: Grid
+    offsets: Tensor
+    taps: Taps | None
+
+
+def sampling_plan(
+    offsets: Tensor,
+    kernel: IntOrPair,
+    stride: IntOrPair,
+    padding: IntOrPair,
+    dilation: IntOrPair,
+    input_size: tuple[int, int],
+) -> SamplingPlan:
+    """Work out which cells every output position reads.
+
+    Args:
+        offsets: (B, 2 G T, h, w) in cells of the input, added to the regular grid; channels by offset group, then tap
+            (row-major), then (dy, dx). Far outside is allowed and reads zero.
+        kernel: height and width, or one number for both (also below).
+        stride: cells between neighbouring outputs.
+        padding: cells of zeros around the input.
+        dilation: cells between neighbouring taps.
+        input_size: (H, W) of the maps to be convolved.
+
+    Raises:
+        ValueError: the channels or the size of the offsets do not fit the convolution.
+    """
+    grid = _grid(kernel, stride, padding, dilation, input_size)
+    groups = _offset_groups(offsets, grid)
+    height, width = offsets.shape[-2:]
+    if not _traced() and (height, width) != _output_size(grid):
+        raise ValueError(
+            f"offsets of size {(height, width)} given, but the convolution's output is {_output_size(grid)}"
+        )
+    if offsets.is_cuda and not _traced():
+        return SamplingPlan(grid, offsets, None)
+    planar = offsets.reshape(-1, groups, grid.kernel[0] * grid.kernel[1], 2, height, width)
+    rows = torch.arange(height, device=offsets.device)[:, None]
+    columns = torch.arange(width, device=offsets.device)
+    taps = _taps(planar.permute(3, 0, 4, 5, 2, 1), rows, columns, grid)
+    return SamplingPlan(grid, offsets, Taps(grid, taps.rows.flatten(1, 2), taps.weights.flatten(1, 2)))
+
+
+def sampling_plan_at(
+    offsets: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    kernel: IntOrPair,
+    stride: IntOrPair,
+    padding: IntOrPair,
+    dilation: IntOrPair,
+    input_size: tuple[int, int],
+) -> Taps:
+    """Like `sampling_plan`, for some output positions of one image.
+
+    Args:
+        offsets: (n, 2 G T), channels ordered as in `sampling_plan`.
+        rows: (n,) integer rows of the output map.
+        columns: (n,) integer columns of the output map.
+        kernel: height and width, or one number for both (also below).
+        stride: cells between neighbouring outputs.
+        padding: cells of zeros around the input.
+        dilation: cells between neighbouring taps.
+        input_size: (H, W) of the maps to be convolved.
+
+    Returns:
+        Taps shaped (n, T, G, 4).
+
+    Raises:
+        ValueError: the channels of the offsets do not fit the kernel.
+    """
+    grid = _grid(kernel, stride, padding, dilation, input_size)
+    groups = _offset_groups(offsets, grid)
+    planar = offsets.reshape(-1, groups, grid.kernel[0] * grid.kernel[1], 2)
+    return _taps(planar.permute(3, 0, 2, 1), rows, columns, grid)
+
+
+def deform_conv2d(x: Tensor, weight: Tensor, plan: SamplingPlan, bias: Tensor | None = None, groups: int = 1) -> Tensor:
+    """Deformable convolution with a plan made beforehand; bilinear, zero outside, without modulation.
+
+    On CUDA torchvision's operator is called: which of the two is faster there has not been measured. Elsewhere, and
+    wherever a model is exported or compiled, plain torch. Cells are read in the offsets' precision, float32 at least;
+    the product is made in that of `weight`, or autocast's. Training gathers the columns again in the backward pass
+    instead of keeping them.
+
+    Args:
+        x: (B, C, H, W), C divisible by G and by `groups`.
+        weight: (O, C / groups, kernel height, kernel width).
+        plan: of the offsets, for the same kernel and input size.
+        bias: (O,).
+        groups: groups of the convolution, independent of the offset groups.
+
+    Returns:
+        (B, O, h, w), channels last in memory unless on CUDA.
+
+    Raises:
+        ValueError: x or weight do not fit the plan.
+    """
+    if not _traced() and len(x) != len(plan.offsets):
+        raise ValueError(f"{len(x)} images given, but the plan is of {len(plan.offsets)}")
+    _check_fit(x.shape[-3:], weight, groups, plan.grid, _offset_groups(plan.offsets, plan.grid))
+    if plan.taps is None:
+        return _torchvision(x, weight, plan, bias)
+    product = _convolve(_tables(x, plan.taps), weight, plan.taps, bias, groups)
+    height, width = plan.offsets.shape[-2:]
+    return product.view(-1, height, width, weight.shape[0]).permute(0, 3, 1, 2)
+
+
+def deform_conv2d_at(
+    features: Tensor, weight: Tensor, taps: Taps, bias: Tensor | None = None, groups: int = 1
+) -> Tensor:
+    """The output of a deformable convolution at some positions only.
+
+    Args:
+        features: (C, H, W) input map of one image.
+        weight: (O, C / groups, kernel height, kernel width).
+        taps: (n, T, G, 4) from `sampling_plan_at`.
+        bias: (O,).
+        groups: groups of the convolution.
+
+    Returns:
+        (n, O), equal to the dense output up to float rounding.
+
+    Raises:
+        ValueError: features or weight do not fit the taps.
+    """
+    _check_fit(features.shape, weight, groups, taps.grid, taps.rows.shape[-2])
+    batch = Taps(taps.grid, taps.rows[None], taps.weights[None])
+    return _convolve(_tables(features[None], taps), weight, batch, bias, groups)
+
+
+def deformable_convolution(
+    input: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: IntOrPair = (1, 1),
+    padding: IntOrPair = (0, 0),
+    dilation: IntOrPair = (1, 1),
+) -> Tensor:
+    """Deformable convolution for offsets used once; arguments as in `torchvision.ops.deform_conv2d`, without a mask."""
+    kernel = (weight.shape[2], weight.shape[3])
+    plan = sampling_plan(offset, kernel, stride, padding, dilation, (input.shape[2], input.shape[3]))
+    return deform_conv2d(input, weight, plan, bias, groups=max(1, input.shape[1] // weight.shape[1]))
+
+
+def _traced() -> bool:
+    """Whether a model is being exported or compiled: sizes may be symbols, and only common operators are wanted."""
+    return torch.compiler.is_compiling()
+
+
+def _pair(value: IntOrPair) -> tuple[int, int]:
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def _grid(
+    kernel: IntOrPair, stride: IntOrPair, padding: IntOrPair, dilation: IntOrPair, input_size: tuple[int, int]
+) -> Grid:
+    return Grid(_pair(kernel), _pair(stride), _pair(padding), _pair(dilation), (input_size[0], input_size[1]))
+
+
+def _output_size(grid: Grid) -> tuple[int, int]:
+    def along(axis: int) -> int:
+        reach = grid.dilation[axis] * (grid.kernel[axis] - 1) + 1
+        return (grid.input_size[axis] + 2 * grid.padding[axis] - reach) // grid.stride[axis] + 1
+
+    return along(0), along(1)
+
+
+def _offset_groups(offsets: Tensor, grid: Grid) -> int:
+    groups, rest = divmod(offsets.shape[1], 2 * grid.kernel[0] * grid.kernel[1])
+    if rest or not groups:
+        raise ValueError(
+            f"offsets have {offsets.shape[1]} channels; a {grid.kernel} kernel needs a multiple of "
+            f"{2 * grid.kernel[0] * grid.kernel[1]}"
+        )
+    return groups
+
+
+def _check_fit(shape: torch.Size, weight: Tensor, groups: int, grid: Grid, offset_groups: int) -> None:
+    channels = shape[0]
+    if tuple(weight.shape[2:]) != grid.kernel:
+        raise ValueError(f"weight of kernel {tuple(weight.shape[2:])} given, but the plan is for {grid.kernel}")
+    if channels != weight.shape[1] * groups or weight.shape[0] % groups:
+        raise ValueError(f"weight {tuple(weight.shape)} with {groups} groups does not fit {channels} input channels")
+    if channels % offset_groups:
+        raise ValueError(f"{channels} input channels cannot be split into {offset_groups} offset groups")
+    if not _traced() and tuple(shape[1:]) != grid.input_size:
+        raise ValueError(f"input of size {tuple(shape[1:])} given, but the plan is for {grid.input_size}")
+
+
+def _taps(offsets: Tensor, rows: Tensor, columns: Tensor, grid: Grid) -> Taps:
+    """Taps of positions of any arrangement.
+
+    Args:
+        offsets: (2, ..., T, G), dy before dx.
+        rows: integer, broadcastable to (...).
+        columns: integer, broadcastable to (...).
+        grid: the undeformed convolution.
+    """
+    offsets = offsets.to(torch.promote_types(offsets.dtype, torch.float32)).contiguous()
+    shift = torch.arange(grid.kernel[0] * grid.kernel[1], device=offsets.device)
+    top = rows[..., None] * grid.stride[0] + (shift // grid.kernel[1] * grid.dilation[0] - grid.padding[0])
+    left = columns[..., None] * grid.stride[1] + (shift % grid.kernel[1] * grid.dilation[1] - grid.padding[1])
+    row, down = _cell(offsets[0] + top[..., None], grid.input_size[0])
+    column, right = _cell(offsets[1] + left[..., None], grid.input_size[1])
+    groups = offsets.shape[-1]
+    below = (grid.input_size[1] + 4) * groups
+    group = torch.arange(groups, dtype=torch.int32, device=offsets.device)
+    first = row * below + column * groups + group
+    up, back = 1 - down, 1 - right
+    return Taps(
+        grid,
+        torch.stack([first, first + groups, first + below, first + below + groups], dim=-1),
+        torch.stack([up * back, up * right, down * back, down * right], dim=-1),
+    )
+
+
+def _cell(coordinate: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The cell before a coordinate, as an index into the padded axis, and the fraction beyond it.
+
+    The axis is padded by two zeros at each end, so coordinates may be clamped to -2 .. size, where both neighbours are
+    zeros and no gradient flows; at -1 itself one may. Indices are clamped once more because a NaN must reach the output
+    as a value, never as an address. They fit int32: 2^31 rows would be 8 GB of features at least.
+    """
+    bounded = coordinate.clamp(-2, size)
+    before = bounded.detach().floor()
+    return before.to(torch.int32).clamp(-2, size) + 2, bounded - before
+
+
+def _tables(x: Tensor, taps: Taps) -> Tensor:
+    """(B, C, H, W) as tables (B, R, C / G), R = (H + 4) (W + 4) G, in the precision of the taps' weights."""
+    width = x.shape[1] // taps.rows.shape[-2]
+    padded = F.pad(x.to(taps.weights.dtype).permute(0, 2, 3, 1), (0, 0, 2, 2, 2, 2))
+    return padded.reshape(x.shape[0], padded.shape[1] * padded.shape[2] * taps.rows.shape[-2], width)
+
+
+def _convolve(tables: Tensor, weight: Tensor, taps: Taps, bias: Tensor | None, groups: int) -> Tensor:
+    """The convolution of all images: (B P, O). Recorded graphs, whose sizes are open, take all positions at once."""
+    outputs, width = weight.shape[:2]
+    by_group = weight.reshape(groups, outputs // groups, width, -1)
+    matrices = by_group.permute(0, 3, 2, 1).reshape(groups, -1, outputs // groups)
+    shift = None if bias is None else bias.reshape(groups, 1, outputs // groups)
+    if _traced() or taps.rows.numel() == 0:
+        images = torch.arange(tables.shape[0], dtype=torch.int32, device=tables.device).view(-1, 1, 1, 1, 1)
+        rows = (taps.rows + images * tables.shape[1]).flatten(0, 1)
+        return _product(tables.flatten(0, 1), rows, taps.weights.flatten(0, 1), matrices, shift)
+    return _in_chunks(tables, taps, matrices, shift)
+
+
+def _in_chunks(tables: Tensor, taps: Taps, matrices: Tensor, bias: Tensor | None) -> Tensor:
+    """`_product` image by image and in chunks: neither columns nor gradients of tables outgrow the memory.
+
+    Views are taken by unbind and split because their gradients are assembled once, not once per view.
+    """
+    chunk = max(1, COLUMN_BYTES // (tables.element_size() * matrices.shape[0] * matrices.shape[1]))
+    inputs = (tables, taps.weights, matrices, bias)
+    training = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in inputs)
+    products = []
+    for table, rows, weights in zip(tables.unbind(), taps.rows.unbind(), taps.weights.unbind(), strict=True):
+        for some in zip(rows.split(chunk), weights.split(chunk), strict=True):
+            arguments = (table, *some, matrices, bias)
+            if training:
+                products.append(checkpoint(_product, *arguments, use_reentrant=False, preserve_rng_state=False))
+            else:
+                products.append(_product(*arguments))
+    return products[0] if len(products) == 1 else torch.cat(products)
+
+
+def _product(table: Tensor, rows: Tensor, weights: Tensor, matrices: Tensor, bias: Tensor | None) -> Tensor:
+    """Gather columns and multiply them with the kernel.
+
+    Args:
+        table: (R, C / G).
+        rows: (P, T, G, 4).
+        weights: (P, T, G, 4).
+        matrices: (groups, T C / groups, O / groups).
+        bias: (groups, 1, O / groups).
+
+    Returns:
+        (P, O).
+    """
+    positions, taps = rows.shape[:2]
+    groups, depth, outputs = matrices.shape
+    sampled = _weighted_rows(table, rows.reshape(-1, 4), weights.reshape(-1, 4)).to(matrices.dtype)
+    split = sampled.view(positions, taps, groups, depth // taps)
+    columns = split.permute(2, 0, 1, 3).reshape(groups, positions, depth)
+    product = torch.bmm(columns, matrices) if bias is None else torch.baddbmm(bias, columns, matrices)
+    return product.transpose(0, 1).reshape(positions, groups * outputs)
+
+
+def _weighted_rows(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+    """Sum of four weighted rows: (R, c), (q, 4), (q, 4) -> (q, c)."""
+    if not _traced() and rows.numel():
+        return F.embedding_bag(rows, table, mode="sum", per_sample_weights=weights)
+    corners = [table.index_select(0, rows[:, i]) * weights[:, i, None] for i in range(4)]
+    return corners[0] + corners[1] + corners[2] + corners[3]
+
+
+def _torchvision(x: Tensor, weight: Tensor, plan: SamplingPlan, bias: Tensor | None) -> Tensor:
+    """torchvision's operator, in the precisions that `deform_conv2d` promises."""
+    from torchvision.ops import deform_conv2d as operator
+
+    dtype = torch.promote_types(plan.offsets.dtype, torch.float32)
+    _, stride, padding, dilation, _ = plan.grid
+    wide_bias = None if bias is None else bias.to(dtype)
+    result: Tensor = operator(
+        x.to(dtype),
+        plan.offsets.to(dtype),
+        weight.to(dtype),
+        wide_bias,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+    )
+    return result.to(weight.dtype)
