@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from poise.train.config import OptimiserConfig, TrainConfig
+from poise.train.engine import share_batch_norms
 from poise.train.optimiser import build_optimiser, frozen_batch_norms, load_optimiser, parameter_groups, set_lr
 
 
@@ -156,3 +157,20 @@ def test_a_run_has_one_length(length: dict[str, int]) -> None:
 @pytest.mark.parametrize(("epochs", "batches", "accumulate", "steps"), [(3, 10, 1, 30), (3, 10, 4, 7), (1, 2, 8, 1)])
 def test_epochs_in_steps(epochs: int, batches: int, accumulate: int, steps: int) -> None:
     assert TrainConfig(epochs=epochs, accumulate=accumulate).total_steps(batches) == steps
+
+
+class _Place:
+    """As much of an accelerator as `share_batch_norms` looks at."""
+
+    def __init__(self, processes: int, device: str) -> None:
+        self.num_processes, self.device = processes, torch.device(device)
+
+
+def test_batch_norms_are_shared_between_gpus_only() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    share_batch_norms(model, _Place(1, "cpu"))
+    assert type(model[1]) is nn.BatchNorm2d
+    with pytest.raises(ValueError, match="needs GPUs"):
+        share_batch_norms(model, _Place(2, "cpu"))
+    share_batch_norms(model, _Place(2, "cuda"))
+    assert isinstance(model[1], nn.SyncBatchNorm)

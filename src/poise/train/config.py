@@ -104,6 +104,8 @@ class TrainConfig(Settings):
     """Steps between saves of the state to resume from; the last step is always saved."""
     keep: int = Field(default=0, ge=0)
     """How many numbered checkpoints stay in the run folder, besides ``last`` and ``best``."""
+    sync_batch_norm: bool = False
+    """Batch norms of several processes share their statistics (GPUs only); one process needs nothing for that."""
     channels_last: bool = False
     compile: bool = False
     deterministic: bool = False

@@ -17,6 +17,7 @@ from typing import Any, Protocol, cast
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from poise.data.views import Batch
@@ -165,6 +166,8 @@ class Trainer:
         module = cast(nn.Module, model)
         freeze_parameters(module, config.freeze)
         self._frozen_norms = frozen_batch_norms(module, config.freeze_batch_norm)
+        if config.sync_batch_norm:
+            share_batch_norms(module, self.accelerator)
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         module.to(self.accelerator.device, memory_format=layout)  # type: ignore[call-overload]
         self.ema = ModelEma(module, config.ema) if config.ema is not None else None
