@@ -378,3 +378,16 @@ def make_accelerator(config: TrainConfig, device: str) -> Accelerator:
     return Accelerator(
         cpu=device == "cpu", mixed_precision=config.precision, gradient_accumulation_steps=config.accumulate
     )
+
+
+def share_batch_norms(module: nn.Module, accelerator: Accelerator) -> None:
+    """Let the batch norms of all processes share their statistics; nothing to do for a single process.
+
+    Raises:
+        ValueError: there are several processes but no GPU, where torch has no such norm.
+    """
+    if accelerator.num_processes == 1:
+        return
+    if accelerator.device.type != "cuda":
+        raise ValueError("train.sync_batch_norm with several processes needs GPUs; set it to false on a CPU")
+    convert_sync_batchnorm(module)
