@@ -58,7 +58,7 @@ def same(a: Batch, b: Batch) -> bool:
     return truth and torch.equal(a.images, b.images) and [v.image_id for v in a.views] == [v.image_id for v in b.views]
 
 
-@pytest.mark.parametrize("pipeline", ["compose", "paper"])
+@pytest.mark.parametrize("pipeline", ["compose", "paper", "paper_smpr"])
 def test_batches_do_not_depend_on_workers(folder: Path, pipeline: str) -> None:
     more: dict[str, Any] = {"pipeline": pipeline, "paper": {"short_sides": (40, 80), "crop": 64}}
     alone = list(islice(loader(folder, **more), 5))

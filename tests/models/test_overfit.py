@@ -65,7 +65,7 @@ def train(model: PoseModel, dataset: PoseDataset) -> None:
         schedule.step()
 
 
-@pytest.mark.parametrize("name", ["directpose_mobilenetv2"])
+@pytest.mark.parametrize("name", ["directpose_mobilenetv2", "smpr_mobilenetv2"])
 def test_two_pictures_are_learned_by_heart(name: str) -> None:
     torch.manual_seed(0)
     dataset, truth = two_pictures()

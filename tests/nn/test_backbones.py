@@ -64,3 +64,36 @@ def test_freeze_stages() -> None:
     assert frozen == {"conv1", "bn1", "layer1"}
     with pytest.raises(ValueError, match="freeze_at=1"):
         freeze_stages(build_backbone("mobilenetv2_100"), 1)
+
+
+def test_strides_in_the_first_convolutions() -> None:
+    """ "Caffe style" has the sizes and parameters of the plain network and other values."""
+    plain, caffe = build_backbone("resnet50").eval(), build_backbone("resnet50", stride_in_1x1=True).eval()
+    for norm in plain.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            torch.nn.init.ones_(norm.weight)  # timm starts with residual branches that are 0
+    caffe.load_state_dict(plain.state_dict())
+    image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        a, b = plain(image), caffe(image)
+    assert [x.shape for x in a] == [x.shape for x in b]
+    assert not torch.allclose(a[0], b[0])
+    for i, layer in enumerate((caffe.body.layer1, caffe.body.layer2, caffe.body.layer3, caffe.body.layer4)):
+        first = (1, 1) if i == 0 else (2, 2)
+        assert [(block.conv1.stride, block.conv2.stride) for block in layer][:2] == [(first, (1, 1)), ((1, 1), (1, 1))]
+
+
+def test_strides_in_the_first_convolutions_need_bottlenecks() -> None:
+    with pytest.raises(ValueError, match="stride_in_1x1 needs a bottleneck ResNet such as 'resnet50', not 'resnet18'"):
+        build_backbone("resnet18", stride_in_1x1=True)
+    with pytest.raises(ValueError, match="choose one"):
+        build_backbone("resnet50", stride_in_1x1=True, anti_alias=True)
+
+
+def test_hrnets_return_the_maps_of_their_branches() -> None:
+    backbone = build_backbone("hrnet_w18_small", strides=(4, 8, 16, 32)).eval()
+    assert backbone.channels == (16, 32, 64, 128)
+    with torch.no_grad():
+        features = backbone(torch.zeros(1, 3, 64, 96))
+    assert [tuple(f.shape[1:]) for f in features] == [(16, 16, 24), (32, 8, 12), (64, 4, 6), (128, 2, 3)]
+    assert not [n for n, _ in backbone.named_parameters() if "incre" in n]

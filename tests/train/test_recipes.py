@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import torch
 
-from poise.models import DirectPose
+from poise.models import DirectPose, build_model, preset
 from poise.skeletons import COCO17
 from poise.train.config import RunConfig
-from poise.train.optimiser import parameter_groups
+from poise.train.optimiser import freeze_parameters, frozen_batch_norms, parameter_groups
 from poise.train.recipes import RECIPES, recipe
+from poise.train.schedule import lr_factor
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_rules_fit_the_model_and_settings_survive_yaml(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     config = recipe(name)
-    model = DirectPose(config.model, COCO17)
+    with torch.device("meta"):
+        model = build_model(config.model, COCO17)
+    freeze_parameters(model, config.train.freeze)
+    norms = frozen_batch_norms(model, config.train.freeze_batch_norm)
+    assert bool(norms) == bool(config.train.freeze_batch_norm)
     groups = parameter_groups(model, config.train.optimiser)
-    assert sum(len(g["names"]) for g in groups) == len(list(model.parameters()))
+    assert sum(len(g["names"]) for g in groups) == sum(p.requires_grad for p in model.parameters())
     path = tmp_path_factory.mktemp("recipe") / "config.yaml"
     path.write_text(config.to_yaml())
     assert RunConfig.from_yaml(path) == config
@@ -51,6 +57,34 @@ def test_the_gluoncv_recipe() -> None:
     rates = {n: g["weight_decay"] for g in groups for n in g["names"]}
     assert rates["head.cls_tower.1.weight"] == rates["backbone.body.bn1.bias"] == 0
     assert rates["head.cls_tower.0.bias"] == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "short_sides", "clip"),
+    [
+        ("smpr_r50", 32, (800, 800), 35),
+        ("smpr_r50_fpn", 32, (800, 800), 35),
+        ("smpr_r50_multi", 32, (640, 800), 35),
+        ("smpr_hrnet_w32", 32, (800, 800), None),
+        ("smpr_hrnet_w48", 16, (640, 800), None),
+    ],
+)
+def test_the_recipes_of_smpr(name: str, batch: int, short_sides: tuple[int, int], clip: float | None) -> None:
+    """SMPR spec 8 and 9."""
+    config = recipe(name)
+    train, data = config.train, config.data
+    assert (train.epochs, train.clip_norm, train.optimiser.lr, data.batch) == (100, clip, 0.02, batch)
+    assert (data.pipeline, data.paper.short_sides, data.paper.long_side) == ("paper_smpr", short_sides, 1333)
+    assert bool(train.freeze) == name.startswith("smpr_r50")
+    steps = 100_000
+    rates = [train.optimiser.lr * lr_factor(i, train.schedule, steps) for i in (0, 499, 500, 79_999, 80_000, 90_000)]
+    assert rates == pytest.approx([0.02 / 3, 0.02 / 3, 0.02, 0.02, 0.002, 0.0002])
+
+
+def test_the_small_models_are_trained_alike() -> None:
+    ours, other = recipe("smpr_mobilenetv2"), recipe("directpose_mobilenetv2")
+    assert ours.model == preset("smpr_mobilenetv2")
+    assert (ours.data, ours.train) == (other.data, other.train)
 
 
 def test_an_unknown_recipe() -> None:

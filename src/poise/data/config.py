@@ -94,7 +94,7 @@ class AugmentConfig(Settings):
 
 
 class PaperConfig(Settings):
-    """The pipeline of the DirectPose paper (spec 10): resize, flip, crop around somebody."""
+    """The numbers of the papers' pipelines; the defaults are DirectPose's (DirectPose spec 10, SMPR spec 9)."""
 
     short_sides: tuple[int, int] = (480, 1600)
     """Shorter side after resizing, a uniform integer, both ends included."""
@@ -119,11 +119,13 @@ class DataConfig(Settings):
     negatives: tuple[str, ...] = ()
     """Folders of pictures without people."""
     val: SourceConfig | None = None
-    pipeline: Literal["compose", "paper"] = "compose"
+    pipeline: Literal["compose", "paper", "paper_smpr"] = "compose"
+    """``paper``: DirectPose's, crops around somebody and forgets keypoints outside. ``paper_smpr``: SMPR's, crops
+    anywhere and moves keypoints outside to the border of the crop."""
     augment: AugmentConfig = AugmentConfig()
     """For the ``compose`` pipeline."""
     paper: PaperConfig = PaperConfig()
-    """For the ``paper`` pipeline."""
+    """For the ``paper`` pipelines."""
     sizes: tuple[int, ...] = Field(default=(512,), min_length=1)
     """Sides of the square training canvases in pixels; one is drawn for each batch (``compose`` only)."""
     batch: int = Field(default=16, ge=1)

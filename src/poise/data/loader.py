@@ -22,6 +22,7 @@ from poise.data.compose import compose
 from poise.data.config import DataConfig, SourceConfig
 from poise.data.material import ImageCache, Material, Source
 from poise.data.paper import resize_flip_crop
+from poise.data.paper_smpr import resize_flip_clip
 from poise.data.records import PoseDataset, Record
 from poise.data.samples import Sample, Size, Truth
 from poise.data.transforms import Colour
@@ -33,6 +34,8 @@ from poise.types import View, ViewSpec
 logger = logging.getLogger(__name__)
 
 _SIZE_STREAM, _ORDER_STREAM = 1, 2
+_ATTEMPTS = 50
+"""How many pictures SMPR's pipeline tries before it takes one without people."""
 
 
 class Key(NamedTuple):
@@ -42,7 +45,7 @@ class Key(NamedTuple):
     position: int
     """Index within the epoch."""
     size: int
-    """Side of the canvas; unused by the ``paper`` pipeline."""
+    """Side of the canvas; unused by the ``paper`` pipelines."""
 
 
 class Drawn(NamedTuple):
@@ -78,6 +81,9 @@ class TrainDataset(Dataset[Drawn | Failure]):
         self._seed = seed
         self.spec = spec
         self._records = [record for source in sources for record in source.dataset]
+        self._oriented = [
+            np.flatnonzero([(r.size[1] > r.size[0]) == wide for r in self._records]) for wide in (False, True)
+        ]
         cache = ImageCache(config.cache_mb * 1_000_000)
         self._material = Material(sources, negatives, spec.person_box, fill_colour(spec), cache)
 
@@ -93,7 +99,19 @@ class TrainDataset(Dataset[Drawn | Failure]):
         # the papers go through all pictures, in a new order each time
         turn, position = divmod(key.epoch * len(self) + key.position, len(self._records))
         record = self._records[_order(self._seed, turn, len(self._records))[position]]
-        return resize_flip_crop(self._material.sample(record), self._config.paper, self._material.flip_index, rng)
+        if self._config.pipeline == "paper":
+            return resize_flip_crop(self._material.sample(record), self._config.paper, self._material.flip_index, rng)
+        return self._with_people(record, rng)
+
+    def _with_people(self, record: Record, rng: np.random.Generator) -> Sample:
+        """SMPR's pipeline: another picture of the same orientation is taken where a crop has left nobody."""
+        wide = record.size[1] > record.size[0]
+        for _ in range(_ATTEMPTS):
+            sample = resize_flip_clip(self._material.sample(record), self._config.paper, self._material.flip_index, rng)
+            if len(sample.truth):
+                break
+            record = self._records[self._oriented[wide][rng.integers(len(self._oriented[wide]))]]
+        return sample
 
     def __getitem__(self, key: Key) -> Drawn | Failure:
         """`sample` with its number; an unusable picture becomes a `Failure`."""

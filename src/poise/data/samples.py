@@ -186,8 +186,8 @@ def _map_person_boxes(boxes: FloatArray, before: FloatArray, after: FloatArray, 
     hull = affine.apply_to_boxes(matrix, boxes)
     if not (matrix[0, 0] and matrix[0, 1]):
         return hull.astype(np.float32)
-    old_low, old_high = _extent(before)
-    new_low, new_high = _extent(after)
+    old_low, old_high = labelled_extent(before)
+    new_low, new_high = labelled_extent(after)
     margin = np.concatenate([old_low - boxes[:, :2], boxes[:, 2:] - old_high], 1).max(1, keepdims=True)
     margin = margin * np.sqrt(affine.area_factor(matrix))
     tight = np.concatenate([np.maximum(hull[:, :2], new_low - margin), np.minimum(hull[:, 2:], new_high + margin)], 1)
@@ -195,8 +195,8 @@ def _map_person_boxes(boxes: FloatArray, before: FloatArray, after: FloatArray, 
     return np.where(seen.any(1), tight, hull).astype(np.float32)
 
 
-def _extent(keypoints: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Low and high corners (N, 2) of the labelled keypoints; zeros where there is none."""
+def labelled_extent(keypoints: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Low and high corners (N, 2) of the labelled keypoints (N, K, 3); zeros where there is none."""
     seen = keypoints[..., 2:] > 0
     some = seen.any(1)
     low = np.where(seen, keypoints[..., :2], np.inf).min(1)

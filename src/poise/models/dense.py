@@ -55,6 +55,11 @@ def make_grid(sizes: Sequence[tuple[int, int]], strides: Sequence[int], device: 
     return Grid(torch.cat(points), torch.cat(stride_of), torch.cat(level_of), tuple((h, w) for h, w in sizes))
 
 
+def precise(x: Tensor) -> Tensor:
+    """``x`` in float32, or as it is if it is float64: what losses and decoding compute in."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def flatten_levels(maps: Sequence[Tensor]) -> Tensor:
     """Maps (B, C, h, w) of all levels as one (B, P, C)."""
     return torch.cat([m.flatten(2).transpose(1, 2) for m in maps], 1)

@@ -116,6 +116,8 @@ class SMPRConfig(Settings):
     def _consistent(self) -> SMPRConfig:
         if self.psm and not self.align:
             raise ValueError("psm needs align = true: the quality is predicted from aligned features")
+        if self.score == "product" and not self.psm:
+            raise ValueError("score = 'product' needs psm = true; without a quality it is 'class'")
         if self.oks_pose == "refined" and not self.align:
             raise ValueError("oks_pose = 'refined' needs align = true")
         if self.channels % self.offset_groups:
@@ -363,19 +365,19 @@ class SMPR(nn.Module):
 
     def _level(self, level: int, b: int, logits: Tensor, reader: CellReader, size: tuple[int, int]) -> Candidates:
         config, stride = self.config, self.strides[level]
-        probability = logits.flatten().float().sigmoid()
+        probability = dense.precise(logits.flatten()).sigmoid()
 
         def score(index: Tensor) -> Tensor:
             if config.score == "class":
                 return probability[index]
-            return probability[index] * reader.quality(level, b, index).float().sigmoid()
+            return probability[index] * dense.precise(reader.quality(level, b, index)).sigmoid()
 
         index, scores = preselect(probability, score, config.score_threshold, config.pre_nms)
         if len(index) == 0:
             return dense.no_candidates(len(self.skeleton), probability)
         grid = dense.make_grid([(logits.shape[-2], logits.shape[-1])], [stride], logits.device)
         points = grid.points[index]
-        keypoints = points[:, None] + stride * reader.pose(level, b, index).float().unflatten(1, (-1, 2))
+        keypoints = points[:, None] + stride * dense.precise(reader.pose(level, b, index)).unflatten(1, (-1, 2))
         low = config.pixel_offset
         high = keypoints.new_tensor([size[1] - 1 + low, size[0] - 1 + low])
         keypoints = torch.minimum(keypoints.clamp(min=low), high)

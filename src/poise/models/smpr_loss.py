@@ -55,28 +55,29 @@ def smpr_losses(
     ranges = config.size_ranges[: len(strides)]
     matched = dense.match(grid, truth, ranges=ranges, radius=config.radius, inclusive_area=True)
     target = dense.keypoint_targets(grid, matched.owner, truth)
-    initial = dense.flatten_levels(outputs.initial).float()
-    refined = None if outputs.refined is None else dense.flatten_levels(outputs.refined).float()
+    initial = dense.precise(dense.flatten_levels(outputs.initial))
+    refined = None if outputs.refined is None else dense.precise(dense.flatten_levels(outputs.refined))
     compared = refined if refined is not None and config.oks_pose == "refined" else initial
     judged = judge(config, grid, compared, truth, sigmas)
     assigned = matched.owner >= 0
     positive = assigned & judged.good if config.positives == "oks" else assigned
 
     where = (target.image, target.location)
-    quality, chosen = judged.quality[where], positive[where].float()
+    quality = judged.quality[where]
+    chosen = positive[where].to(quality.dtype)
     weight = quality if config.l1_weight == "oks" else torch.ones_like(quality)
     terms = {
         "classification": config.class_loss * _classification(config, outputs, matched, positive),
-        "initial": config.initial_loss * _mean(_pose_error(initial[where], target), weight),
+        "initial": config.initial_loss * weighted_mean(pose_error(initial[where], target), weight),
     }
     if refined is not None:
-        terms["refined"] = config.refined_loss * _mean(_pose_error(refined[where], target), weight * chosen)
+        terms["refined"] = config.refined_loss * weighted_mean(pose_error(refined[where], target), weight * chosen)
     if outputs.quality is not None:
-        logits = dense.flatten_levels(outputs.quality).float()[where][:, 0]
+        logits = dense.precise(dense.flatten_levels(outputs.quality))[where][:, 0]
         entropy = losses.binary_cross_entropy(logits, quality)
-        terms["quality"] = config.quality_loss * _mean(entropy, torch.where(chosen.any(), chosen, 1.0))
+        terms["quality"] = config.quality_loss * weighted_mean(entropy, torch.where(chosen.any(), chosen, 1.0))
     if outputs.heatmaps is not None:
-        terms["heatmap"] = config.heatmap_loss * _heatmap(config, outputs.heatmaps.float(), strides[0], truth)
+        terms["heatmap"] = config.heatmap_loss * _heatmap(config, dense.precise(outputs.heatmaps), strides[0], truth)
     return terms
 
 
@@ -123,21 +124,21 @@ def labelled_extent(keypoints: Tensor) -> Tensor:
 
 
 def _classification(config: SMPRConfig, outputs: SMPROutputs, matched: dense.Match, positive: Tensor) -> Tensor:
-    logits = dense.flatten_levels(outputs.logits).float()[..., 0]
+    logits = dense.precise(dense.flatten_levels(outputs.logits))[..., 0]
     loss = losses.sigmoid_focal(logits, positive.to(logits.dtype))
     if config.ignore_regions:
         loss = loss.masked_fill(matched.ignored, 0.0)
     return loss.sum() / (positive.sum() + len(logits))
 
 
-def _pose_error(offsets: Tensor, target: dense.KeypointTargets) -> Tensor:
+def pose_error(offsets: Tensor, target: dense.KeypointTargets) -> Tensor:
     """Sum (p,) of absolute differences over the labelled keypoints, strides."""
     difference = (offsets.unflatten(-1, (-1, 2)) - target.offsets).abs()
     total: Tensor = (difference * target.labelled[..., None]).sum((1, 2))
     return total
 
 
-def _mean(values: Tensor, weights: Tensor) -> Tensor:
+def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean of values (p,); 0 if all weights are 0."""
     return (values * weights).sum() / weights.sum().clamp(min=TINY)
 

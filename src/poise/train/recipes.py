@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from poise.data.config import AugmentConfig, DataConfig, SourceConfig
+from poise.data.config import AugmentConfig, DataConfig, PaperConfig, SourceConfig
 from poise.models import preset
 from poise.settings import nearest
 from poise.train.config import OptimiserConfig, ParameterRule, RunConfig, ScheduleConfig, TrainConfig
@@ -32,7 +32,9 @@ def directpose_r50_gluoncv() -> RunConfig:
     return RunConfig(
         model=preset("directpose_r50_gluoncv"),
         data=_coco2017(min_keypoints=1),
-        train=TrainConfig(steps=180_000, optimiser=optimiser, schedule=_PAPER_SCHEDULE, eval_every=10_000),
+        train=TrainConfig(
+            steps=180_000, optimiser=optimiser, schedule=_PAPER_SCHEDULE, sync_batch_norm=True, eval_every=10_000
+        ),
         init="timm",
     )
 
@@ -93,11 +95,51 @@ def directpose_mobilenetv2() -> RunConfig:
     return RunConfig(model=preset("directpose_mobilenetv2"), data=data, train=train, init="timm")
 
 
+def smpr_r50() -> RunConfig:
+    """SMPR with ResNet-50 and PAFPN as its authors train it (SMPR spec 8).
+
+    The weights to start from are those of Detectron's "MSRA R-50" (``resnet50_caffe`` in model zoos), as safetensors
+    under the names of torchvision; timm has none for strides in the 1x1 convolutions and BGR pixels.
+    """
+    return _smpr_resnet("smpr_r50", (800, 800))
+
+
+def smpr_r50_fpn() -> RunConfig:
+    """The same with an FPN: the neck of the paper's ablations."""
+    return _smpr_resnet("smpr_r50_fpn", (800, 800))
+
+
+def smpr_r50_multi() -> RunConfig:
+    """SMPR with ResNet-50 at shorter sides of 640 to 800, the authors' second settings for it (SMPR spec 9, 11)."""
+    return _smpr_resnet("smpr_r50", (640, 800))
+
+
+def smpr_hrnet_w32() -> RunConfig:
+    """SMPR with HRNet-W32 as its authors train it (SMPR spec 8)."""
+    return _smpr_hrnet("smpr_hrnet_w32", (800, 800), 32)
+
+
+def smpr_hrnet_w48() -> RunConfig:
+    """SMPR with HRNet-W48 as its authors train it: four pictures a GPU, on four GPUs (SMPR spec 8)."""
+    return _smpr_hrnet("smpr_hrnet_w48", (640, 800), 16)
+
+
+def smpr_mobilenetv2() -> RunConfig:
+    """The small SMPR, trained as `directpose_mobilenetv2` is, on the same data."""
+    return directpose_mobilenetv2().model_copy(update={"model": preset("smpr_mobilenetv2")})
+
+
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "directpose_r50": directpose_r50,
     "directpose_r101": directpose_r101,
     "directpose_r50_gluoncv": directpose_r50_gluoncv,
     "directpose_mobilenetv2": directpose_mobilenetv2,
+    "smpr_r50": smpr_r50,
+    "smpr_r50_fpn": smpr_r50_fpn,
+    "smpr_r50_multi": smpr_r50_multi,
+    "smpr_hrnet_w32": smpr_hrnet_w32,
+    "smpr_hrnet_w48": smpr_hrnet_w48,
+    "smpr_mobilenetv2": smpr_mobilenetv2,
 }
 """Recipes by name."""
 
@@ -132,9 +174,61 @@ def _directpose_paper(name: Literal["directpose_r50", "directpose_r101"]) -> Run
             optimiser=OptimiserConfig(kind="sgd", lr=0.01, rules=rules),
             schedule=_PAPER_SCHEDULE,
             clip_norm=5.0,
+            sync_batch_norm=True,
             eval_every=10_000,
         ),
         init="timm",
+    )
+
+
+_SMPR_RULES = (
+    ParameterRule(pattern="^head", kind="norm"),
+    ParameterRule(pattern=r"^backbone\..*\bbn\d\."),
+    ParameterRule(kind="bias", lr_factor=2.0, decay_factor=0.0),
+)
+"""Biases learn twice as fast without decay, but for those of norms; norms without a name of their own (shortcuts,
+HRNet's fusion) count as ordinary layers, as the authors' patterns have it (SMPR spec 8)."""
+
+
+def _smpr_resnet(name: Literal["smpr_r50", "smpr_r50_fpn"], short_sides: tuple[int, int]) -> RunConfig:
+    """Stem, first layer and the weights of all batch norms stay as they are; batch norms keep their statistics."""
+    run = _smpr_paper(name, short_sides, 32)
+    frozen = (r"^backbone\.body\.(conv1|layer1)\.", r"^backbone\..*(\bbn\d|downsample\.1)\.")
+    return run.model_copy(
+        update={
+            "init": "resnet50_caffe.safetensors",
+            "train": run.train.model_copy(update={"freeze": frozen, "clip_norm": 35.0}),
+        }
+    )
+
+
+def _smpr_hrnet(
+    name: Literal["smpr_hrnet_w32", "smpr_hrnet_w48"], short_sides: tuple[int, int], batch: int
+) -> RunConfig:
+    """Everything is trained, no clipping; batch norms keep their statistics."""
+    return _smpr_paper(name, short_sides, batch).model_copy(update={"init": "timm"})
+
+
+def _smpr_paper(name: str, short_sides: tuple[int, int], batch: int) -> RunConfig:
+    data = _coco2017(min_keypoints=1).model_copy(
+        update={
+            "pipeline": "paper_smpr",
+            "paper": PaperConfig(short_sides=short_sides, long_side=1333, crop=800),
+            "batch": batch,
+        }
+    )
+    return RunConfig(
+        model=preset(name),
+        data=data,
+        train=TrainConfig(
+            epochs=100,
+            optimiser=OptimiserConfig(kind="sgd", lr=0.02, momentum=0.9, weight_decay=1e-4, rules=_SMPR_RULES),
+            schedule=ScheduleConfig(
+                kind="step", milestones=(0.8, 0.9), gamma=0.1, warmup=500, warmup_factor=1 / 3, warmup_kind="constant"
+            ),
+            freeze_batch_norm=("^backbone",),
+            eval_every=10_000,
+        ),
     )
 
 
