@@ -156,7 +156,7 @@ def test_feature_adaption(name: str) -> None:
     inputs = {k: drawn(v) for k, v in c.settings["inputs"][name].items()}
     with torch.no_grad():
         pose, person = align(inputs["reg_feat"], inputs["cls_feat"], inputs["pred_init"])
-        offsets = align.offsets(inputs["pred_init"])
+        offsets = align.plan(inputs["pred_init"]).offsets
     close(offsets, c[f"{name}_offset"], 2e-5, "offsets")
     close(pose, c[f"{name}_reg"], 2e-5, "pose")
     close(person, c[f"{name}_cls"], 2e-5, "person")

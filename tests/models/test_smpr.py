@@ -90,13 +90,13 @@ def test_aligned_features_are_computed_around_candidates_only(monkeypatch: pytes
     images = _images(1, 3, 128, 128)
     model = _with_candidates(_model(), images, 3)
     cells: list[int] = []
-    real = smpr_lazy.deform_conv3x3_at
+    real = smpr_lazy.deform_conv2d_at
 
-    def counted(features: Any, offsets: Any, weight: Any, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        cells.append(len(rows))
-        return real(features, offsets, weight, rows, columns)
+    def counted(features: Any, weight: Any, taps: Any) -> torch.Tensor:
+        cells.append(len(taps.rows))
+        return real(features, weight, taps)
 
-    monkeypatch.setattr(smpr_lazy, "deform_conv3x3_at", counted)
+    monkeypatch.setattr(smpr_lazy, "deform_conv2d_at", counted)
     assert sum(len(p) for p in model.detect(images, [(128, 128)])) == 3
     assert 0 < sum(cells) <= 27
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torchvision.ops import deform_conv2d
 
-from poise.nn.sampling import conv3x3_at, deform, deform_conv3x3_at, sample_bilinear
+from poise.nn.sampling import conv3x3_at, sample_bilinear
 
 
 def test_equals_a_1x1_deformable_convolution() -> None:
@@ -42,23 +42,3 @@ def test_sparse_convolution_equals_the_dense_one(groups: int, bias: bool) -> Non
     torch.testing.assert_close(conv3x3_at(convolution, features, rows, columns), dense, atol=1e-6, rtol=1e-5)
     none = conv3x3_at(convolution, features, rows[:0], columns[:0])
     assert none.shape == (0, 9)
-
-
-def test_deformable_convolution_at_cells_equals_the_dense_one() -> None:
-    generator = torch.Generator().manual_seed(3)
-    features = torch.randn(8, 6, 7, generator=generator, dtype=torch.float64)
-    weight = torch.randn(5, 8, 3, 3, generator=generator, dtype=torch.float64)
-    for groups in (1, 4):
-        offsets = 4 * torch.randn(18 * groups, 6, 7, generator=generator, dtype=torch.float64)
-        dense = deform(features[None], offsets[None], weight)[0]
-        rows, columns = torch.tensor([0, 5, 2, 3, 2]), torch.tensor([0, 6, 3, 0, 3])
-        ours = deform_conv3x3_at(features, offsets, weight, rows, columns)
-        torch.testing.assert_close(ours, dense[:, rows, columns].T)
-
-
-def test_deformable_convolution_without_offsets_is_a_convolution() -> None:
-    generator = torch.Generator().manual_seed(3)
-    features = torch.randn(2, 8, 6, 7, generator=generator)
-    weight = torch.randn(5, 8, 3, 3, generator=generator)
-    ours = deform(features, torch.zeros(2, 72, 6, 7), weight)
-    torch.testing.assert_close(ours, torch.nn.functional.conv2d(features, weight, padding=1), atol=1e-4, rtol=1e-4)

@@ -28,8 +28,8 @@ from poise.models import dense
 from poise.models.dense import Candidates
 from poise.nn.backbones import PYRAMID_STRIDES, build_backbone
 from poise.nn.blocks import Scale, conv_tower, init_normal
+from poise.nn.deformable import SamplingPlan, deform_conv2d, sampling_plan
 from poise.nn.pyramids import FPN, HRFPN, PAFPN
-from poise.nn.sampling import deform
 from poise.settings import Settings
 from poise.skeletons import COCO17, Skeleton
 from poise.types import PersonBoxRule, Persons, Poses, ViewSpec
@@ -184,18 +184,18 @@ class FeatureAlignment(nn.Module):
         self.pose = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
         self.person = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
 
-    def offsets(self, initial: Tensor) -> Tensor:
-        """(B, 18 G, h, w) group-major, then tap, then (dy, dx), from initial poses (B, 2 K, h, w) in strides.
+    def plan(self, initial: Tensor) -> SamplingPlan:
+        """Where to gather, from initial poses (B, 2 K, h, w) in strides; no gradient reaches them.
 
-        They are added to the regular 3x3 grid. No gradient reaches the initial poses.
+        Offsets (B, 18 G, h, w), group-major, then tap, then (dy, dx), are added to the regular 3x3 grid.
         """
-        result: Tensor = self.offset(initial.detach())
-        return result
+        size = (initial.shape[-2], initial.shape[-1])
+        return sampling_plan(self.offset(initial.detach()), 3, 1, 1, 1, size)
 
     def forward(self, pose: Tensor, person: Tensor, initial: Tensor) -> tuple[Tensor, Tensor]:
         """Aligned features (B, C, h, w) of the pose and of the class tower."""
-        offsets = self.offsets(initial)
-        aligned = deform(pose, offsets, self.pose.weight), deform(person, offsets, self.person.weight)
+        plan = self.plan(initial)
+        aligned = deform_conv2d(pose, self.pose.weight, plan), deform_conv2d(person, self.person.weight, plan)
         return F.relu(aligned[0]), F.relu(aligned[1])
 
 

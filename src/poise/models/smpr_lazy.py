@@ -12,13 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from poise.nn.sampling import conv3x3_at, deform, deform_conv3x3_at
+from poise.nn.deformable import SamplingPlan, Taps, deform_conv2d, deform_conv2d_at, sampling_plan_at
+from poise.nn.sampling import conv3x3_at
 
 if TYPE_CHECKING:
     from poise.models.smpr import SMPRHead
-
-DENSE_SHARE = 0.5
-"""From this share of a map's cells on, the whole map is computed: there is no gain in picking cells."""
 
 
 class LazyHead:
@@ -33,12 +31,12 @@ class LazyHead:
         persons = [head.person_tower(f) for f in features]
         self._towers = [head.pose_tower(f) for f in features]
         self._initial = [head.initial_poses(i, t) for i, t in enumerate(self._towers)]
-        self._offsets: list[Tensor] = []
+        self._plans: list[SamplingPlan] = []
         self._aligned: dict[tuple[int, int], AlignedMap] = {}
         if head.align is not None:
-            self._offsets = [head.align.offsets(i) for i in self._initial]
+            self._plans = [head.align.plan(i) for i in self._initial]
             weight = head.align.person.weight
-            persons = [F.relu(deform(p, o, weight)) for p, o in zip(persons, self._offsets, strict=True)]
+            persons = [F.relu(deform_conv2d(p, weight, plan)) for p, plan in zip(persons, self._plans, strict=True)]
         self.logits = [head.logits(p) for p in persons]
 
     def pose(self, level: int, b: int, index: Tensor) -> Tensor:
@@ -58,7 +56,7 @@ class LazyHead:
         if (level, b) not in self._aligned:
             assert self._head.align is not None
             weight = self._head.align.pose.weight
-            self._aligned[level, b] = AlignedMap(self._towers[level][b], self._offsets[level][b], weight)
+            self._aligned[level, b] = AlignedMap(self._towers[level][b], weight, self._plans[level], b)
         width = self._towers[level].shape[-1]
         rows, columns = torch.div(index, width, rounding_mode="floor"), index % width
         return conv3x3_at(convolution, self._aligned[level, b].around(rows, columns), rows, columns)
@@ -68,13 +66,14 @@ class AlignedMap:
     """The aligned features of one image and level, filled in where they are asked for.
 
     Args:
-        tower: (C, h, w).
-        offsets: (18 G, h, w) of the deformable convolution.
+        tower: (C, h, w) features of the image.
         weight: (C', C, 3, 3) of the deformable convolution.
+        plan: of the level's offsets.
+        b: number of the image in the plan.
     """
 
-    def __init__(self, tower: Tensor, offsets: Tensor, weight: Tensor) -> None:
-        self._tower, self._offsets, self._weight = tower, offsets, weight
+    def __init__(self, tower: Tensor, weight: Tensor, plan: SamplingPlan, b: int) -> None:
+        self._tower, self._weight, self._plan, self._image = tower, weight, plan, b
         self._values = tower.new_zeros(len(weight), *tower.shape[-2:])
         self._known = torch.zeros(tower.shape[-2:], dtype=torch.bool, device=tower.device)
 
@@ -84,13 +83,20 @@ class AlignedMap:
         wanted[rows, columns] = 1
         wanted = F.max_pool2d(wanted[None, None], 3, stride=1, padding=1)[0, 0]
         missing = (wanted > 0) & ~self._known
-        count = int(missing.sum())
-        if count > DENSE_SHARE * missing.numel():
-            self._values = F.relu(deform(self._tower[None], self._offsets[None], self._weight)[0])
-            self._known.fill_(True)
-        elif count:
-            where = torch.nonzero(missing, as_tuple=True)
-            features = deform_conv3x3_at(self._tower, self._offsets, self._weight, *where)
+        where = torch.nonzero(missing, as_tuple=True)
+        if len(where[0]):
+            features = deform_conv2d_at(self._tower, self._weight, self._taps(*where))
             self._values[:, where[0], where[1]] = F.relu(features).T
             self._known |= missing
         return self._values
+
+    def _taps(self, rows: Tensor, columns: Tensor) -> Taps:
+        """What the cells (n,) read; a plan for CUDA has not worked that out."""
+        grid, offsets, taps = self._plan
+        if taps is None:
+            own = offsets[self._image][:, rows, columns].T
+            return sampling_plan_at(
+                own, rows, columns, grid.kernel, grid.stride, grid.padding, grid.dilation, grid.input_size
+            )
+        cells = rows * offsets.shape[-1] + columns
+        return Taps(grid, taps.rows[self._image, cells], taps.weights[self._image, cells])

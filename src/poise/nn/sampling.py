@@ -1,16 +1,13 @@
 """Reading feature maps at fractional positions, and convolutions at a few positions only.
 
-Letters: B images, C channels, H W feature size, G offset groups, n positions.
+Letters: B images, C channels, H W feature size, n positions.
 """
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
 
 
 def sample_bilinear(features: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -66,40 +63,3 @@ def conv3x3_at(convolution: nn.Conv2d, features: Tensor, rows: Tensor, columns: 
     weight = convolution.weight.reshape(groups, convolution.out_channels // groups, -1)
     result = torch.einsum("ngc,goc->ngo", patches, weight).reshape(len(rows), convolution.out_channels)
     return result if convolution.bias is None else result + convolution.bias
-
-
-def deform(features: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
-    """3x3 deformable convolution without modulation, stride 1, padding 1 (Dai et al. 2017; SMPR spec 3).
-
-    Args:
-        features: (B, C, H, W).
-        offsets: (B, 18 G, H, W): for each of G groups of channels and each tap in row-major order (dy, dx), in cells,
-            added to the regular grid.
-        weight: (C', C, 3, 3).
-
-    Returns:
-        (B, C', H, W); features outside the map are 0.
-    """
-    return cast(Tensor, deform_conv2d(features, offsets, weight, padding=1))
-
-
-def deform_conv3x3_at(features: Tensor, offsets: Tensor, weight: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """`deform` of one image at some cells only.
-
-    Args:
-        features: (C, H, W).
-        offsets: (18 G, H, W).
-        weight: (C', C, 3, 3).
-        rows: (n,) integer rows.
-        columns: (n,) integer columns.
-
-    Returns:
-        (n, C'), equal to the dense output up to float rounding.
-    """
-    n, groups = len(rows), len(offsets) // 18
-    steps = torch.arange(-1, 2, device=features.device)
-    dy, dx = offsets[:, rows, columns].reshape(groups, 9, 2, n).unbind(2)
-    y = rows + steps.repeat_interleave(3)[:, None] + dy
-    x = columns + steps.repeat(3)[:, None] + dx
-    samples = sample_bilinear(features.unflatten(0, (groups, -1)), x, y)
-    return samples.permute(3, 0, 1, 2).reshape(n, -1) @ weight.flatten(1).T
