@@ -251,6 +251,9 @@ def test_export_with_any_size_gives_the_same() -> None:
             torch.testing.assert_close(program.module()(x), model(x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.skipif(
+    torch.__version__.startswith("2.6."), reason="torch.export of 2.6 refuses an open number of positions"
+)
 def test_export_of_chosen_positions() -> None:
     (x, offsets, weight, _), _ = make(padding=1, images=1)
 

