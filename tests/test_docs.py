@@ -16,15 +16,26 @@ import yaml
 from poise.cli.main import app
 from poise.models import PRESETS
 from poise.models.directpose import DirectPoseConfig
+from poise.models.smpr import SMPRConfig
+from poise.settings import Settings
 from poise.train.config import RunConfig
 from poise.train.recipes import RECIPES, recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
-PAPER = (ROOT / "docs/papers/directpose.md").read_text(encoding="utf-8")
+PAPERS = {
+    name: (ROOT / f"docs/papers/{name.lower()}.md").read_text(encoding="utf-8") for name in ("DirectPose", "SMPR")
+}
+CONFIGS: dict[str, type[Settings]] = {"DirectPose": DirectPoseConfig, "SMPR": SMPRConfig}
+PRESETS_OF_THE_TABLE = {
+    "DirectPose": ("directpose_r50", "directpose_r50_gluoncv"), "SMPR": ("smpr_r50", "smpr_mobilenetv2"),
+}  # fmt: skip
 SWITCH = re.compile(r"^\| `([\w.]+)` \|.*\| \**`([^`]+)`\** \| \**`([^`]+)`\** \|$", re.MULTILINE)
-SWITCHES = {name: values for name, *values in SWITCH.findall(PAPER.partition("<!-- switches -->")[2])}
-PRESETS_OF_THE_TABLE = ("directpose_r50", "directpose_r50_gluoncv")
+SWITCHES = {
+    (paper, name): values
+    for paper, text in PAPERS.items()
+    for name, *values in SWITCH.findall(text.partition("<!-- switches -->")[2])
+}
 
 
 def page_name(page: Path) -> str:
@@ -45,20 +56,22 @@ def value_of(settings: Any, path: str) -> Any:
     return value
 
 
-@pytest.mark.parametrize("path", SWITCHES)
-def test_switches_have_the_values_of_the_presets(path: str) -> None:
-    for preset, text in zip(PRESETS_OF_THE_TABLE, SWITCHES[path], strict=True):
+@pytest.mark.parametrize(("paper", "path"), SWITCHES)
+def test_switches_have_the_values_of_the_presets(paper: str, path: str) -> None:
+    for preset, text in zip(PRESETS_OF_THE_TABLE[paper], SWITCHES[paper, path], strict=True):
         assert value_of(PRESETS[preset](), path) == json.loads(text)
 
 
-def test_every_switch_is_in_the_table() -> None:
-    told = {path.partition(".")[0] for path in SWITCHES}
-    assert told | {"system"} == set(DirectPoseConfig.model_fields)
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_switch_is_in_the_table(paper: str) -> None:
+    told = {path.partition(".")[0] for name, path in SWITCHES if name == paper}
+    assert told | {"system"} == set(CONFIGS[paper].model_fields)
 
 
-def test_code_that_answers_a_claim_exists() -> None:
+@pytest.mark.parametrize("paper", PAPERS)
+def test_code_that_answers_a_claim_exists(paper: str) -> None:
     source = "\n".join(f.name + "\n" + f.read_text(encoding="utf-8") for f in (ROOT / "src").rglob("*.py"))
-    table = PAPER.partition("## From claim to code")[2].partition("\n## ")[0]
+    table = PAPERS[paper].partition("## From claim to code")[2].partition("\n## ")[0]
     cells = [row.rstrip(" |").rpartition("|")[2] for row in table.splitlines() if row.startswith("| ")][1:]
     names = [name.split(" = ")[0] for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
     assert len(names) >= len(cells)
@@ -71,12 +84,14 @@ def defined(name: str, source: str) -> bool:
     return re.search(rf"(?:def|class) {last}\b|^ +{last}: |^{re.escape(last)}$", source, re.MULTILINE) is not None
 
 
-def test_sections_that_docstrings_cite_exist() -> None:
-    sections = set(re.findall(r"^## (\d+)\. ", PAPER, flags=re.MULTILINE))
+@pytest.mark.parametrize("paper", PAPERS)
+def test_sections_that_docstrings_cite_exist(paper: str) -> None:
+    sections = set(re.findall(r"^## (\d+)\. ", PAPERS[paper], flags=re.MULTILINE))
+    citation = re.compile(rf"{paper}\s+spec\s+(\d+(?:\.\d+)?(?:,\s*\d+)*)")
     cited = {
         number
         for file in (ROOT / "src").rglob("*.py")
-        for group in re.findall(r"DirectPose\s+spec\s+(\d+(?:\.\d+)?(?:,\s*\d+)*)", file.read_text(encoding="utf-8"))
+        for group in citation.findall(file.read_text(encoding="utf-8"))
         for number in re.findall(r"(?<![\d.])\d+", group)
     }
     assert cited

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from dots import DOTS, DotModel, dot_picture, keypoints_of, random_people
 from poise.cli.main import app
+from poise.cli.options import parse_scales
 from poise.data.images import read_image
 from poise.predict import predictor as predictor_room
 from poise.predict.predictor import Predictor
@@ -193,6 +194,7 @@ def test_usage_errors(tmp_path):
         ("a.png", "--min-score", "2"),
         ("a.png", "--batch", "0"),
         ("a.png", "--scales", "big"),
+        ("a.png", "--scales", "640x"),
         ("--x",),
     ):
         result = poise(*arguments)
@@ -200,6 +202,11 @@ def test_usage_errors(tmp_path):
         assert result.stdout == ""
         assert "Error" in result.stderr
     assert not (tmp_path / "poise-out").exists()
+
+
+def test_scales_are_short_sides_or_limits_of_both():
+    assert parse_scales("640,1333x800") == [640, (1333, 800)]
+    assert parse_scales(None) is None
 
 
 def test_mistakes_are_one_line(tmp_path):

@@ -101,6 +101,24 @@ def test_aligned_features_are_computed_around_candidates_only(monkeypatch: pytes
     assert 0 < sum(cells) <= 27
 
 
+def test_cells_of_a_plan_that_leaves_the_work_to_the_dense_operator() -> None:
+    """As on CUDA, where the plan holds offsets alone."""
+    model = _model()
+    align = model.head.align
+    assert align is not None
+    tower, initial = _images(2, 16, 6, 7), 3 * _images(2, 34, 6, 7)
+    plan = align.plan(initial)
+    rows, columns = torch.tensor([0, 3, 5]), torch.tensor([0, 4, 6])
+    with torch.no_grad():
+        both = [
+            smpr_lazy.AlignedMap(tower[1], align.pose.weight, p, 1).around(rows, columns)
+            for p in (plan, plan._replace(taps=None))
+        ]
+        dense_pose, _ = align(tower, tower, initial)
+    torch.testing.assert_close(both[0], both[1])
+    torch.testing.assert_close(both[0][:, rows, columns], dense_pose[1][:, rows, columns], atol=1e-5, rtol=1e-5)
+
+
 def test_nothing_above_the_threshold_evaluates_no_pose(monkeypatch: pytest.MonkeyPatch) -> None:
     model = _model(score_threshold=0.9999)
     monkeypatch.setattr(smpr_lazy, "AlignedMap", lambda *_: pytest.fail("aligned features of poses were computed"))

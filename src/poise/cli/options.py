@@ -25,20 +25,30 @@ Batch = Annotated[
 ]
 Scales = Annotated[
     str | None,
-    typer.Option(help="Look at each picture at several sizes: short sides in pixels, for example 640,800,960."),
+    typer.Option(
+        help="Look at each picture at several sizes: short sides in pixels, for example 640,800,960, "
+        "or limits of long and short side, for example 1333x800,1333x600."
+    ),
 ]
 Flip = Annotated[bool, typer.Option("--flip", help="Also look at each picture mirrored.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 
 
-def parse_scales(text: str | None) -> list[int] | None:
-    """``640,800`` as numbers; a usage error if it is something else."""
+def parse_scales(text: str | None) -> list[int | tuple[int, int]] | None:
+    """``640,800`` as numbers, ``1333x800`` as a pair of them; a usage error if it is something else."""
     if text is None:
         return None
     try:
-        return [int(part) for part in text.split(",")]
+        return [_scale(part) for part in text.split(",")]
     except ValueError:
-        raise typer.BadParameter(f"--scales {text!r}: write whole numbers with commas, for example 640,800") from None
+        raise typer.BadParameter(
+            f"--scales {text!r}: write whole numbers with commas, for example 640,800 or 1333x800,1333x600"
+        ) from None
+
+
+def _scale(text: str) -> int | tuple[int, int]:
+    long_side, times, short_side = text.partition("x")
+    return (int(long_side), int(short_side)) if times else int(long_side)
 
 
 def open_predictor(model: str, weights: Path | None, device: str) -> Predictor:

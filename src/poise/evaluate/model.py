@@ -12,6 +12,7 @@ from poise.data.samples import record_image
 from poise.evaluate.coco import evaluate_keypoints, person_category, read_truth
 from poise.models.base import PoseModel
 from poise.predict.predictor import Predictor
+from poise.predict.views import Scale
 from poise.types import ImageArray
 
 Progress = Callable[[int, int], None]
@@ -24,7 +25,7 @@ def evaluate_model(
     images: str | Path,
     *,
     batch: int | None = None,
-    scales: Sequence[int] | None = None,
+    scales: Sequence[Scale] | None = None,
     flip: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, float]:
@@ -56,7 +57,7 @@ def predict_annotated(
     images: str | Path,
     *,
     batch: int | None = None,
-    scales: Sequence[int] | None = None,
+    scales: Sequence[Scale] | None = None,
     flip: bool = False,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:

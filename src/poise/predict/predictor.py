@@ -22,7 +22,7 @@ from poise.nn.fold import fold_batch_norm
 from poise.predict.batches import run_in_batches
 from poise.predict.mapping import mapped_back
 from poise.predict.sources import each_picture, source_name, to_image
-from poise.predict.views import ViewSource, whole_views
+from poise.predict.views import Scale, ViewSource, whole_views
 from poise.skeletons import Skeleton
 from poise.types import Poses, View
 
@@ -67,7 +67,7 @@ class Predictor:
         *,
         min_score: float | None = None,
         batch: int | None = None,
-        scales: Sequence[int] | None = None,
+        scales: Sequence[Scale] | None = None,
         flip: bool = False,
     ) -> list[Poses]:
         """The poses in one picture or several: one `Poses` a picture, in order, in pixels of the picture.
@@ -78,7 +78,8 @@ class Predictor:
             min_score: leave out poses with a lower score; None is what the model's checkpoint recommends (the
                 attribute ``min_score``), 0 keeps all.
             batch: views that run together; None is 8 on a GPU and 1 on the CPU.
-            scales: short sides (input px) at which to look at each picture; None is the model's own.
+            scales: short sides (input px) at which to look at each picture, or pairs of limits (long side, short
+                side); None is the model's own.
             flip: also look at each picture mirrored.
 
         Returns:
@@ -96,7 +97,7 @@ class Predictor:
         *,
         min_score: float | None = None,
         batch: int | None = None,
-        scales: Sequence[int] | None = None,
+        scales: Sequence[Scale] | None = None,
         flip: bool = False,
         views: ViewSource | None = None,
     ) -> Iterator[Poses]:

@@ -16,13 +16,17 @@ Every view knows its map from the picture, so that poses come back to image px w
 """
 
 
-def whole_views(spec: ViewSpec, scales: Sequence[int] | None = None, flip: bool = False) -> ViewSource:
+Scale = int | tuple[int, int]
+"""A short side, or (limit of the long side, limit of the short side), input px."""
+
+
+def whole_views(spec: ViewSpec, scales: Sequence[Scale] | None = None, flip: bool = False) -> ViewSource:
     """The whole picture at one or several sizes, each also mirrored if wanted.
 
     Args:
         spec: of the model.
-        scales: short sides, input px; the limit of the long side grows along. For a model whose views have no short
-            side, they are long sides. None is the model's own size.
+        scales: short sides, input px; the limit of the long side grows along, unless it is given too. For a model
+            whose views have no short side, they are long sides. None is the model's own size.
         flip: show each view also mirrored.
 
     Raises:
@@ -41,13 +45,17 @@ def whole_views(spec: ViewSpec, scales: Sequence[int] | None = None, flip: bool 
     return views
 
 
-def scaled(spec: ViewSpec, side: int) -> ViewSpec:
+def scaled(spec: ViewSpec, side: Scale) -> ViewSpec:
     """The spec with another short side, the long side in proportion (or another long side, if it has no short one).
+
+    A pair of limits, long side and short side, replaces both.
 
     Raises:
         ValueError: the size is out of bounds.
     """
-    if spec.short_side is None:
+    if isinstance(side, tuple):
+        change = {"long_side": side[0], "short_side": side[1]}
+    elif spec.short_side is None:
         change = {"long_side": side}
     else:
         change = {"short_side": side, "long_side": max(side, round(spec.long_side * side / spec.short_side))}

@@ -129,6 +129,17 @@ def smpr_mobilenetv2() -> RunConfig:
     return directpose_mobilenetv2().model_copy(update={"model": preset("smpr_mobilenetv2")})
 
 
+def _smpr_ablation(name: str) -> Callable[[], RunConfig]:
+    """A row of the paper's ablation: 30 epochs, the rate falls after 25 and 28 (SMPR spec 8, 12)."""
+
+    def make() -> RunConfig:
+        run = _smpr_resnet(name, (800, 800))
+        schedule = run.train.schedule.model_copy(update={"milestones": (25 / 30, 28 / 30)})
+        return run.model_copy(update={"train": run.train.model_copy(update={"epochs": 30, "schedule": schedule})})
+
+    return make
+
+
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "directpose_r50": directpose_r50,
     "directpose_r101": directpose_r101,
@@ -140,6 +151,13 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "smpr_hrnet_w32": smpr_hrnet_w32,
     "smpr_hrnet_w48": smpr_hrnet_w48,
     "smpr_mobilenetv2": smpr_mobilenetv2,
+    "smpr_baseline": _smpr_ablation("smpr_baseline"),
+    "smpr_baseline_star": _smpr_ablation("smpr_baseline_star"),
+    "smpr_refine": _smpr_ablation("smpr_refine"),
+    "smpr_refine_star": _smpr_ablation("smpr_refine_star"),
+    "smpr_psm": _smpr_ablation("smpr_psm"),
+    "smpr_heatmap": _smpr_ablation("smpr_heatmap"),
+    "smpr_pafpn": _smpr_ablation("smpr_pafpn"),
 }
 """Recipes by name."""
 
@@ -190,7 +208,7 @@ _SMPR_RULES = (
 HRNet's fusion) count as ordinary layers, as the authors' patterns have it (SMPR spec 8)."""
 
 
-def _smpr_resnet(name: Literal["smpr_r50", "smpr_r50_fpn"], short_sides: tuple[int, int]) -> RunConfig:
+def _smpr_resnet(name: str, short_sides: tuple[int, int]) -> RunConfig:
     """Stem, first layer and the weights of all batch norms stay as they are; batch norms keep their statistics."""
     run = _smpr_paper(name, short_sides, 32)
     frozen = (r"^backbone\.body\.(conv1|layer1)\.", r"^backbone\..*(\bbn\d|downsample\.1)\.")
@@ -202,9 +220,7 @@ def _smpr_resnet(name: Literal["smpr_r50", "smpr_r50_fpn"], short_sides: tuple[i
     )
 
 
-def _smpr_hrnet(
-    name: Literal["smpr_hrnet_w32", "smpr_hrnet_w48"], short_sides: tuple[int, int], batch: int
-) -> RunConfig:
+def _smpr_hrnet(name: str, short_sides: tuple[int, int], batch: int) -> RunConfig:
     """Everything is trained, no clipping; batch norms keep their statistics."""
     return _smpr_paper(name, short_sides, batch).model_copy(update={"init": "timm"})
 
