@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from poise import losses
+from poise.geometry.consensus import consensus_scores
 from poise.geometry.nms import box_nms, cut_by_score
 from poise.models import dense
 from poise.models.dense import Candidates
@@ -104,6 +106,8 @@ class DirectPoseConfig(Settings):
     nms_iou: float = 0.6
     max_poses: int = 100
     refine_keypoints: bool = False
+    consensus: bool = False
+    """Lower the scores of poses on which neighbouring candidates disagree (`poise.geometry.consensus`; our own)."""
     view: ViewSpec = ViewSpec()
 
     @model_validator(mode="after")
@@ -125,7 +129,7 @@ def _mobilenet_preset() -> DirectPoseConfig:
     return DirectPoseConfig(
         backbone="mobilenetv2_100", anti_alias=False, channels=96, group_channels=16, cls_depth=2, keypoint_depth=2,
         size_ranges=((-1.0, 32.0), (32.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 1e8)),
-        heatmap=HeatmapConfig(channels=64, norm="gn", mask_unlabelled=True),
+        heatmap=HeatmapConfig(channels=64, norm="gn", mask_unlabelled=True), consensus=True,
         view=ViewSpec(long_side=384, short_side=None),
     )  # fmt: skip
 
@@ -577,4 +581,8 @@ class DirectPose(nn.Module):
         kept = poses[box_nms(poses.boxes, poses.scores, self.config.nms_iou)]
         kept = kept[cut_by_score(kept.scores, self.config.max_poses)]
         sides = kept.boxes[:, 2:] - kept.boxes[:, :2]
-        return kept[np.asarray((sides > 0).all(axis=1))]
+        kept = kept[np.asarray((sides > 0).all(axis=1))]
+        if not self.config.consensus:
+            return kept
+        kept = replace(kept, scores=consensus_scores(kept, poses))
+        return kept[np.argsort(-kept.scores, kind="stable")]
