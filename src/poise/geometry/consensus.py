@@ -1,7 +1,7 @@
 """Scores that count how far neighbouring locations agree on a pose.
 
-A dense head predicts every person many times. Where a picture shows a person the network understands, the predictions of
-neighbouring locations agree; where it guesses, they do not. Not part of any of the papers.
+A dense head predicts every person many times. Where a picture shows a person the network understands, the predictions
+of neighbouring locations agree; where it guesses, they do not. Not part of any of the papers.
 
 Letters: N final poses, M candidates, K keypoints.
 """
@@ -50,4 +50,5 @@ def box_iou(a: FloatArray, b: FloatArray) -> npt.NDArray[np.float32]:
     area_a = np.clip(a[:, 2:] - a[:, :2], 0, None).prod(-1)
     area_b = np.clip(b[:, 2:] - b[:, :2], 0, None).prod(-1)
     union = area_a[:, None] + area_b[None] - inter
-    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+    iou: npt.NDArray[np.float32] = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+    return iou
