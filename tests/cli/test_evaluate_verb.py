@@ -1,6 +1,7 @@
 """``poise evaluate`` and measuring a model on annotated pictures."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +10,13 @@ from typer.testing import CliRunner
 
 from dots import DOTS, DotModel, dot_picture, keypoints_of, random_people
 from poise.cli.main import app
+from poise.data.coco import read_coco
 from poise.evaluate.coco import METRICS, evaluate_keypoints
-from poise.evaluate.model import evaluate_model, predict_annotated
+from poise.evaluate.model import evaluate_model, predict_annotated, scored_by_truth
+from poise.geometry.oks import oks
 from poise.predict import predictor as predictor_room
 from poise.predict.predictor import Predictor
+from poise.types import Poses
 
 SIZES = [(90, 120), (160, 110), (90, 120), (64, 200)]
 
@@ -73,6 +77,43 @@ def test_scales_and_flip_measure_as_well(annotated):
     assert metrics["AP"] == pytest.approx(1)
 
 
+class Doubler(DotModel):
+    """Finds everybody, and each a second time with a better score, two pixels of the input off."""
+
+    def decode(self, outputs, sizes):
+        found = super().decode(outputs, sizes)
+        return [Poses.concatenate([p, replace(p, keypoints=p.keypoints + 2, scores=p.scores + 1)]) for p in found]
+
+
+def test_scores_from_the_truth_put_the_best_poses_first(annotated):
+    path, folder = annotated
+    predictor = Predictor(Doubler(), "cpu")
+    exact = predict_annotated(Predictor(DotModel(), "cpu"), path, folder)
+    errors = {}
+    for truth_scores in (False, True):
+        found = predict_annotated(predictor, path, folder, truth_scores=truth_scores)
+        assert len(found) == len(exact)
+        gaps = []
+        for entry in found:
+            rivals = [e for e in exact if e["image_id"] == entry["image_id"]]
+            gaps.append(min(np.abs(np.subtract(entry["keypoints"], e["keypoints"]))[::3].max() for e in rivals))
+        errors[truth_scores] = gaps
+    assert min(errors[False]) > 0.5
+    assert max(errors[True]) < 0.1
+
+
+def test_a_score_from_the_truth_is_the_largest_similarity(annotated):
+    dataset = read_coco(*annotated, skeleton=DOTS)
+    pose = Predictor(DotModel(), "cpu").predict(str(dataset[2].path), min_score=0)[0]
+    moved = replace(pose, keypoints=pose.keypoints + 3)
+    expected = oks(moved.keypoints, dataset[2].keypoints, dataset[2].areas, DOTS.sigmas)
+    assert expected.shape == (2, 2)
+    found = scored_by_truth(moved, dataset[2])
+    assert found.scores.tolist() == pytest.approx(expected.max(1).tolist())
+    assert 0 < found.scores.max() < 0.9
+    assert scored_by_truth(moved, dataset[0]).scores.tolist() == [0.0, 0.0]
+
+
 def test_a_model_that_finds_nobody(annotated, monkeypatch):
     monkeypatch.setattr(DotModel, "_person", lambda self, values: None)
     assert set(evaluate_model(Predictor(DotModel(), "cpu"), *annotated).values()) == {0.0}
@@ -115,11 +156,13 @@ def test_on_the_command_line(annotated, tmp_path):
 @pytest.mark.usefixtures("dots")
 def test_json(annotated):
     path, folder = annotated
-    result = poise("--annotations", path, "--images", folder, "--json", "--scales", "256", "--flip")
+    options = ("--json", "--scales", "256", "--flip", "--truth-scores")
+    result = poise("--annotations", path, "--images", folder, *options)
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert report["AP"] == pytest.approx(1)
     assert (report["pictures"], report["scales"], report["flip"]) == (4, [256], True)
+    assert report["truth_scores"] is True
 
 
 @pytest.mark.usefixtures("dots")

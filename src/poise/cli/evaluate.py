@@ -35,6 +35,12 @@ def evaluate(
     batch: Batch = None,
     scales: Scales = None,
     flip: Flip = False,
+    truth_scores: Annotated[
+        bool,
+        typer.Option(
+            "--truth-scores", help="Rank poses by their likeness to the truth: what better scores would give."
+        ),
+    ] = False,
 ) -> None:
     """Measure a model: COCO keypoint AP and AR.
 
@@ -50,8 +56,9 @@ def evaluate(
     predictor = open_predictor(model, weights, device)
     with progress_bar("evaluating") as advance:
         results = predict_annotated(
-            predictor, annotations, images, batch=batch, scales=sizes, flip=flip, progress=advance
-        )
+            predictor, annotations, images, batch=batch, scales=sizes, flip=flip, truth_scores=truth_scores,
+            progress=advance,
+        )  # fmt: skip
     metrics = evaluate_keypoints(truth, results, predictor.skeleton)
     if out is not None:
         write_text(out, json.dumps(results))
@@ -61,6 +68,7 @@ def evaluate(
         "pictures": len(truth["images"]),
         "scales": sizes,
         "flip": flip,
+        "truth_scores": truth_scores,
     }
     typer.echo(json.dumps({**metrics, **setting}) if as_json else _table(metrics, setting))
 

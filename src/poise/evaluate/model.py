@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from poise.data.coco import read_coco
-from poise.data.records import PoseDataset
+from poise.data.records import PoseDataset, Record
 from poise.data.samples import record_image
 from poise.evaluate.coco import evaluate_keypoints, person_category, read_truth
+from poise.geometry.oks import oks
 from poise.models.base import PoseModel
 from poise.predict.predictor import Predictor
 from poise.predict.views import Scale
-from poise.types import ImageArray
+from poise.types import ImageArray, Poses
 
 Progress = Callable[[int, int], None]
 """Called after each picture with the number of pictures done and of all pictures."""
@@ -27,6 +31,7 @@ def evaluate_model(
     batch: int | None = None,
     scales: Sequence[Scale] | None = None,
     flip: bool = False,
+    truth_scores: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, float]:
     """COCO keypoint metrics of a model; see `poise.evaluate.coco.METRICS`.
@@ -38,6 +43,7 @@ def evaluate_model(
         batch: as `Predictor.predict`.
         scales: as `Predictor.predict`.
         flip: as `Predictor.predict`.
+        truth_scores: rank the poses by `scored_by_truth` instead of their own scores.
         progress: is told how far it is.
 
     Raises:
@@ -46,8 +52,9 @@ def evaluate_model(
     """
     predictor = model if isinstance(model, Predictor) else Predictor(model)
     results = predict_annotated(
-        predictor, annotations, images, batch=batch, scales=scales, flip=flip, progress=progress
-    )
+        predictor, annotations, images, batch=batch, scales=scales, flip=flip, truth_scores=truth_scores,
+        progress=progress,
+    )  # fmt: skip
     return evaluate_keypoints(annotations, results, predictor.skeleton)
 
 
@@ -59,6 +66,7 @@ def predict_annotated(
     batch: int | None = None,
     scales: Sequence[Scale] | None = None,
     flip: bool = False,
+    truth_scores: bool = False,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """COCO keypoint results (see `Poses.to_coco`) on the pictures of an annotation file; arguments as `evaluate_model`.
@@ -69,13 +77,31 @@ def predict_annotated(
     _check_keypoints(data, predictor, annotations)
     dataset = read_coco(annotations, images, skeleton=predictor.skeleton)
     category = person_category(data) or 1
-    found = predictor.predict_iter(_pictures(dataset), min_score=0.0, batch=batch, scales=scales, flip=flip)
+
+    def rescore(number: int, poses: Poses) -> Poses:
+        return scored_by_truth(poses, dataset[number])
+
+    found = predictor.predict_iter(
+        _pictures(dataset), min_score=0.0, batch=batch, scales=scales, flip=flip,
+        rescore=rescore if truth_scores else None,
+    )  # fmt: skip
     results: list[dict[str, Any]] = []
     for done, (record, poses) in enumerate(zip(dataset, found, strict=True), 1):
         results += poses.to_coco(record.image_id, category)
         if progress is not None:
             progress(done, len(dataset))
     return results
+
+
+def scored_by_truth(poses: Poses, record: Record) -> Poses:
+    """Poses (image px) whose scores are their largest OKS with the people of the picture (SMPR spec 12).
+
+    Measured so, a model shows how good its poses are, whatever their own scores are worth.
+    """
+    if not len(record):
+        return replace(poses, scores=np.zeros_like(poses.scores))
+    similarity = oks(poses.keypoints, record.keypoints, record.areas, poses.skeleton.sigmas)
+    return replace(poses, scores=similarity.max(axis=1))
 
 
 def _pictures(dataset: PoseDataset) -> Iterator[ImageArray]:

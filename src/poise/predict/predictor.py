@@ -6,7 +6,7 @@ Letters: N poses, K keypoints, H W picture. Frames: image px, input px.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -28,6 +28,9 @@ from poise.types import Poses, View
 
 if TYPE_CHECKING:
     from poise.predict.sources import Picture, Pictures
+
+Rescore = Callable[[int, Poses], Poses]
+"""From the number of a picture and its candidates (all views, image px) to the same with other scores."""
 
 MIN_SCORE = 0.3
 """Poses below this score are left out where the checkpoint's metadata recommends no other ``min_score``."""
@@ -100,6 +103,7 @@ class Predictor:
         scales: Sequence[Scale] | None = None,
         flip: bool = False,
         views: ViewSource | None = None,
+        rescore: Rescore | None = None,
     ) -> Iterator[Poses]:
         """As `predict`, one after the other: any number of pictures in little memory.
 
@@ -110,13 +114,14 @@ class Predictor:
             scales: as `predict`.
             flip: as `predict`.
             views: which views of a picture to look at, instead of those of ``scales`` and ``flip``.
+            rescore: gives the candidates of each picture other scores before they are suppressed.
         """
         source = views if views is not None else whole_views(self.model.view, scales, flip)
         batch = self._batch(batch)
         threshold = self.min_score if min_score is None else min_score
         if not 0 <= threshold <= 1:
             raise ValueError(f"min_score {min_score!r} must lie in 0..1")
-        return self._stream(each_picture(images), source, batch, threshold)
+        return self._stream(each_picture(images), source, batch, threshold, rescore)
 
     def predict_views(self, views: Sequence[View]) -> list[Poses]:
         """Candidate poses of each view, mapped to image px, before suppression.
@@ -129,7 +134,9 @@ class Predictor:
             found = self.model.detect(images, [view.size for view in views])
         return [mapped_back(f, invert(v.to_input), v.image_size) for f, v in zip(found, views, strict=True)]
 
-    def _stream(self, images: Iterator[Picture], source: ViewSource, batch: int, min_score: float) -> Iterator[Poses]:
+    def _stream(
+        self, images: Iterator[Picture], source: ViewSource, batch: int, min_score: float, rescore: Rescore | None
+    ) -> Iterator[Poses]:
         seen: list[tuple[tuple[int, int], str | None]] = []
 
         def pictures() -> Iterator[list[View]]:
@@ -138,9 +145,11 @@ class Predictor:
                 seen.append((image.shape[:2], source_name(picture)))
                 yield source(image, number)
 
-        for parts in run_in_batches(pictures(), self.predict_views, batch, self.model.view.stride):
+        found = run_in_batches(pictures(), self.predict_views, batch, self.model.view.stride)
+        for number, parts in enumerate(found):
             size, name = seen.pop(0)
-            yield self._finished(parts, size, name).filter(min_score)
+            scored = [rescore(number, Poses.concatenate(parts))] if parts and rescore is not None else parts
+            yield self._finished(scored, size, name).filter(min_score)
 
     def _finished(self, parts: list[Poses], image_size: tuple[int, int], name: str | None) -> Poses:
         """The poses of one picture out of the candidates of its views."""
