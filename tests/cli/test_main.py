@@ -80,6 +80,8 @@ import os, signal, sys, time
 import poise.predict.sources
 from poise.cli.main import run
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with it ignored
+
 def find_pictures(source):
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(60)
