@@ -129,7 +129,7 @@ def _mobilenet_preset() -> DirectPoseConfig:
     return DirectPoseConfig(
         backbone="mobilenetv2_100", anti_alias=False, channels=96, group_channels=16, cls_depth=2, keypoint_depth=2,
         size_ranges=((-1.0, 32.0), (32.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 1e8)),
-        heatmap=HeatmapConfig(channels=64, norm="gn", mask_unlabelled=True), consensus=True,
+        heatmap=HeatmapConfig(channels=64, norm="gn", mask_unlabelled=True), consensus=True, nms_iou=0.5,
         view=ViewSpec(long_side=384, short_side=None),
     )  # fmt: skip
 
