@@ -26,8 +26,10 @@ def test_every_problem_is_listed() -> None:
 
 def test_batch_counters_may_be_absent() -> None:
     model = nn.BatchNorm2d(2)
-    state = {k: v for k, v in model.state_dict().items() if "num_batches" not in k}
+    state = {k: v + 3 for k, v in model.state_dict().items() if "num_batches" not in k}
     load_strictly(model, state, "toy")
+    assert model.running_mean.tolist() == [3.0, 3.0]
+    assert model.num_batches_tracked.item() == 0
 
 
 def test_unknown_source() -> None:
