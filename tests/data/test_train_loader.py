@@ -169,6 +169,7 @@ class Dying(TrainDataset):
         return super().__getitem__(key)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a batch was on its way
 def test_a_dead_worker_is_reported(folder: Path) -> None:
     config = settings(folder, workers=1)
     dataset = Dying(config, [Source(read_source(config.sources[0]))], [], SPEC, 0)

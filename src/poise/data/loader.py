@@ -197,12 +197,12 @@ class TrainLoader:
         while True:
             try:
                 batch = next(batches)
-            except RuntimeError as error:
-                if "worker" not in str(error).lower():
+            except (RuntimeError, ConnectionError, EOFError) as error:
+                if isinstance(error, RuntimeError) and "worker" not in str(error).lower():
                     raise
                 raise DataWorkerError(
                     f"a data worker died before batch {self._batch} of epoch {self._epoch}, often for lack of memory; "
-                    f"use fewer workers (now {self._workers}), less batch or cache_mb: {str(error).splitlines()[0]}"
+                    f"use fewer workers (now {self._workers}), less batch or cache_mb: {(str(error) or type(error).__name__).splitlines()[0]}"
                 ) from error
             if isinstance(batch, Failure):
                 raise batch.error
