@@ -200,9 +200,10 @@ class TrainLoader:
             except (RuntimeError, ConnectionError, EOFError) as error:
                 if isinstance(error, RuntimeError) and "worker" not in str(error).lower():
                     raise
+                reason = (str(error) or type(error).__name__).splitlines()[0]
                 raise DataWorkerError(
                     f"a data worker died before batch {self._batch} of epoch {self._epoch}, often for lack of memory; "
-                    f"use fewer workers (now {self._workers}), less batch or cache_mb: {(str(error) or type(error).__name__).splitlines()[0]}"
+                    f"use fewer workers (now {self._workers}), less batch or cache_mb: {reason}"
                 ) from error
             if isinstance(batch, Failure):
                 raise batch.error
