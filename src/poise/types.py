@@ -59,6 +59,8 @@ class ViewSpec(Settings):
     short_side: int | None = Field(default=800, ge=32, le=8192)
     size: tuple[int, int] | None = None
     """(height, width) of a crop view, input px."""
+    extension: tuple[float, float] = (1.25, 1.25)
+    """Factors on width and height of a person's box before a crop view takes the shape of ``size`` around it."""
     stride: int = Field(default=32, ge=1)
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -76,6 +78,8 @@ class ViewSpec(Settings):
             raise ValueError("a crop view needs size = (height, width)")
         if min(self.std) <= 0 or self.value_range <= 0:
             raise ValueError("std and value_range must be positive")
+        if min(self.extension) <= 0:
+            raise ValueError("extension must be positive")
         return self
 
 
