@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,72 @@ def test_to_coco_and_save(tmp_path: Path) -> None:
     }  # fmt: skip
     poses.save_json(tmp_path / "deep" / "p.json", image_id=7)
     assert json.loads((tmp_path / "deep" / "p.json").read_text()) == [entry]
+
+
+def test_what_is_not_a_number_stays_out_of_json() -> None:
+    poses = Poses([[[np.nan, 2], [3, 4]]], [[0.5, np.inf]], [[1, 2, np.nan, 22]], [np.nan], TWO)
+    entry = poses.to_coco()[0]
+    assert entry["keypoints"] == [0] * 6
+    assert entry["bbox"] == [0] * 4
+    assert json.loads(json.dumps(entry, allow_nan=False))["score"] == 0
+
+
+def _followed() -> Poses:
+    return replace(_poses(), ids=[7, -1, 3], visibility=[[0, 1], [2, 2], [1, 0]], frame=4, time=0.5)
+
+
+def test_ids_and_visibility_go_where_their_pose_goes() -> None:
+    poses = _followed()
+    assert poses[[2, 0]].ids.tolist() == [3, 7]
+    assert poses[1:].visibility.tolist() == [[2, 2], [1, 0]]
+    assert [p.ids.tolist() for p in poses] == [[7], [-1], [3]]
+    assert poses.filter(0.5).ids.tolist() == [7, -1]
+    assert poses.filter(ids=[3, 8]).scores.tolist() == poses.scores[2:].tolist()
+    both = Poses.concatenate([poses, poses[:1]])
+    assert both.ids.tolist() == [7, -1, 3, 7]
+    assert both.visibility.shape == (4, 2)
+    assert (both.frame, both.time) == (4, 0.5)
+    assert Poses.concatenate([poses, _poses()]).ids is None
+    assert [e["track_id"] for e in poses.to_coco()] == [7, -1, 3]
+    assert poses.to_coco()[0]["visibility"] == [0, 1]
+    assert "track_id" not in _poses().to_coco()[0]
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "words"),
+    [
+        ("ids", [1, 2], r"ids must have shape \(3,\), not \(2,\)"),
+        ("ids", [0, -2, 1], r"ids runs -2\.\.1; expected -1\.\."),
+        ("visibility", [[0, 3]] * 3, r"visibility runs 0\.\.3; expected 0\.\.2"),
+        ("visibility", [[0, 1, 2]] * 3, r"visibility must have shape \(3, 2\)"),
+    ],
+)
+def test_wrong_ids_and_visibility_are_named(field: str, values: list[int], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        replace(_poses(), **{field: values})
+
+
+def test_filter_by_height_and_ids() -> None:
+    poses = replace(_poses(), boxes=[[0, 0, 5, 10], [0, 0, 5, 30], [0, np.nan, 5, 30]])
+    assert poses.filter(min_height=20).scores.tolist() == poses.scores[1:2].tolist()
+    assert len(poses.filter(0.0)) == 3
+    with pytest.raises(ValueError, match="have no ids"):
+        poses.filter(ids=[1])
+
+
+def test_arrays_tensors_and_single_keypoints() -> None:
+    poses = _poses()
+    whole = poses.to_numpy()
+    assert whole.shape == (3, 2, 3)
+    np.testing.assert_array_equal(whole[..., :2], poses.keypoints)
+    np.testing.assert_array_equal(whole[..., 2], poses.keypoint_scores)
+    tensor = poses.to_torch()
+    assert tensor.dtype == torch.float32
+    np.testing.assert_array_equal(tensor.numpy(), whole)
+    np.testing.assert_array_equal(poses.points("b"), whole[:, 1])
+    assert Poses.empty().points("nose").shape == (0, 3)
+    with pytest.raises(ValueError, match="skeleton 'coco17' has no keypoint 'noose'; did you mean 'nose'"):
+        Poses.empty().points("noose")
 
 
 def test_persons_check_shapes() -> None:

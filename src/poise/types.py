@@ -8,7 +8,7 @@ Pixel centres are integers: the top left pixel covers [-0.5, 0.5). Boxes are (x1
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,13 +17,14 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from poise.settings import Settings
+from poise.settings import Settings, nearest
 from poise.skeletons import COCO17, Skeleton
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
 Affine = npt.NDArray[np.float64]
 """(2, 3) matrix that maps points (x, y, 1)."""
 ImageArray = npt.NDArray[np.uint8]
@@ -167,18 +168,27 @@ class View:
     box_score: float = 1.0
 
 
+_OPTIONAL = ("visibility", "ids")
+"""Arrays of `Poses` that may be missing; their values are whole numbers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Poses:
     """Predicted poses of one picture (image px), or of one view (input px): N poses of K keypoints.
 
     Attributes:
-        keypoints: (N, K, 2) float32: x, y. Keypoints may lie outside the picture.
+        keypoints: (N, K, 2) float32: x, y. Keypoints may lie outside the picture; one that is not known is NaN.
         keypoint_scores: (N, K) float32 in 0..1 (heatmap networks may exceed 1).
         boxes: (N, 4) float32 xyxy.
         scores: (N,) float32, instance scores.
         skeleton: what the K keypoints are.
         image_size: (height, width) of the picture, or None if unknown.
         source: file name or other label of where the picture came from.
+        visibility: (N, K) int64: 0 not there, 1 occluded, 2 visible; None where nothing was said about it.
+        ids: (N,) int64: who it is, the same number in all frames of a video; -1 for somebody not followed (yet).
+            None if nobody is followed.
+        frame: number of the frame in its video, counted from 0; None for a picture.
+        time: seconds since the start of the video; None for a picture.
     """
 
     keypoints: FloatArray
@@ -188,15 +198,30 @@ class Poses:
     skeleton: Skeleton = COCO17
     image_size: tuple[int, int] | None = None
     source: str | None = None
+    visibility: IntArray | None = None
+    ids: IntArray | None = None
+    frame: int | None = None
+    time: float | None = None
 
     def __post_init__(self) -> None:
-        """Cast to float32 and check shapes; ``ValueError`` names the field."""
-        for name in ("keypoints", "keypoint_scores", "boxes", "scores"):
-            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float32))
+        """Cast to float32 and int64 and check; ``ValueError`` names the field."""
         n, k = len(self.scores), len(self.skeleton)
-        for name, shape in (("keypoints", (n, k, 2)), ("keypoint_scores", (n, k)), ("boxes", (n, 4)), ("scores", (n,))):
-            if getattr(self, name).shape != shape:
-                raise ValueError(f"Poses.{name} must have shape {shape}, not {getattr(self, name).shape}")
+        shapes = {
+            "keypoints": (n, k, 2), "keypoint_scores": (n, k), "boxes": (n, 4), "scores": (n,), "visibility": (n, k),
+            "ids": (n,),
+        }  # fmt: skip
+        for name, shape in shapes.items():
+            given = getattr(self, name)
+            if given is None and name in _OPTIONAL:
+                continue
+            values = np.asarray(given, dtype=np.int64 if name in _OPTIONAL else np.float32)
+            if values.shape != shape:
+                raise ValueError(f"Poses.{name} must have shape {shape}, not {values.shape}")
+            object.__setattr__(self, name, values)
+        for name, low, high in (("visibility", 0, 2), ("ids", -1, np.iinfo(np.int64).max)):
+            values = getattr(self, name)
+            if values is not None and values.size and not (values.min() >= low and values.max() <= high):
+                raise ValueError(f"Poses.{name} runs {values.min()}..{values.max()}; expected {low}..{high}")
 
     def __len__(self) -> int:
         """Number of poses N."""
@@ -212,6 +237,8 @@ class Poses:
             keypoint_scores=self.keypoint_scores[index],
             boxes=self.boxes[index],
             scores=self.scores[index],
+            visibility=None if self.visibility is None else self.visibility[index],
+            ids=None if self.ids is None else self.ids[index],
         )
 
     def __iter__(self) -> Iterator[Poses]:
@@ -233,7 +260,10 @@ class Poses:
 
     @staticmethod
     def concatenate(parts: Sequence[Poses]) -> Poses:
-        """All poses of several `Poses` of one skeleton (at least one part); the rest is taken from the first."""
+        """All poses of several `Poses` of one skeleton (at least one part); the rest is taken from the first.
+
+        Visibility and ids are kept if all parts have them.
+        """
         if not parts:
             raise ValueError("Poses.concatenate needs at least one part")
         first = parts[0]
@@ -245,11 +275,45 @@ class Poses:
             keypoint_scores=np.concatenate([p.keypoint_scores for p in parts]),
             boxes=np.concatenate([p.boxes for p in parts]),
             scores=np.concatenate([p.scores for p in parts]),
+            visibility=_joined([p.visibility for p in parts]),
+            ids=_joined([p.ids for p in parts]),
         )
 
-    def filter(self, min_score: float) -> Poses:
-        """Only the poses whose instance score is at least ``min_score``."""
-        return self[self.scores >= min_score]
+    def filter(self, min_score: float = 0.0, *, min_height: float = 0.0, ids: Collection[int] | None = None) -> Poses:
+        """Only the poses with at least this instance score and box height (px), and, if given, with one of these ids.
+
+        Raises:
+            ValueError: ``ids`` are asked for, but nobody is followed.
+        """
+        keep = self.scores >= min_score
+        if min_height > 0:
+            keep &= self.boxes[:, 3] - self.boxes[:, 1] >= min_height
+        if ids is not None:
+            if self.ids is None:
+                raise ValueError("these poses have no ids; follow people with a Tracker (--track) first")
+            keep &= np.isin(self.ids, list(ids))
+        return self[keep]
+
+    def points(self, name: str) -> FloatArray:
+        """One keypoint of everybody: (N, 3) x, y, score.
+
+        Raises:
+            ValueError: the skeleton has no keypoint of this name.
+        """
+        if name not in self.skeleton.keypoints:
+            known = nearest(name, self.skeleton.keypoints)
+            raise ValueError(f"skeleton {self.skeleton.name!r} has no keypoint {name!r}{known}")
+        return self.to_numpy()[:, self.skeleton.keypoints.index(name)]
+
+    def to_numpy(self) -> FloatArray:
+        """(N, K, 3) float32: x, y, score."""
+        return np.concatenate([self.keypoints, self.keypoint_scores[..., None]], axis=2)
+
+    def to_torch(self, device: Any = "cpu") -> Tensor:
+        """(N, K, 3) float32 tensor on a device: x, y, score."""
+        import torch
+
+        return torch.from_numpy(self.to_numpy()).to(device)
 
     def draw(self, image: ImageArray, **style: Any) -> ImageArray:
         """A copy of the RGB picture (H, W, 3) with the poses drawn on it; ``style`` as in `poise.draw.draw_poses`."""
@@ -258,22 +322,28 @@ class Poses:
         return draw_poses(image, self, **style)
 
     def to_coco(self, image_id: int | str = 0, category_id: int = 1) -> list[dict[str, Any]]:
-        """COCO keypoint results: one dict a pose with keypoints (x, y, score), bbox (x, y, w, h) and score."""
+        """COCO keypoint results: one dict a pose with keypoints (x, y, score), bbox (x, y, w, h) and score.
+
+        What is not a finite number becomes 0. Ids are added as ``track_id``, visibility as ``visibility``.
+        """
+        triples = self.to_numpy()
+        triples = np.where(np.isfinite(triples).all(2, keepdims=True), triples, np.float32(0))
+        boxes = np.where(np.isfinite(self.boxes).all(1, keepdims=True), self.boxes, np.float32(0)).astype(np.float64)
+        boxes[:, 2:] -= boxes[:, :2]
         results = []
-        for points, marks, box, score in zip(
-            self.keypoints, self.keypoint_scores, self.boxes, self.scores, strict=True
-        ):
-            triples = np.concatenate([points, marks[:, None]], axis=1)
-            x1, y1, x2, y2 = (float(v) for v in box)
-            results.append(
-                {
-                    "image_id": image_id,
-                    "category_id": category_id,
-                    "keypoints": [round(float(v), 4) for v in triples.reshape(-1)],
-                    "bbox": [round(v, 4) for v in (x1, y1, x2 - x1, y2 - y1)],
-                    "score": float(score),
-                }
-            )
+        for i in range(len(self)):
+            entry = {
+                "image_id": image_id,
+                "category_id": category_id,
+                "keypoints": [round(v, 4) for v in triples[i].reshape(-1).tolist()],
+                "bbox": [round(v, 4) for v in boxes[i].tolist()],
+                "score": float(np.nan_to_num(self.scores[i])),
+            }
+            if self.visibility is not None:
+                entry["visibility"] = self.visibility[i].tolist()
+            if self.ids is not None:
+                entry["track_id"] = int(self.ids[i])
+            results.append(entry)
         return results
 
     def save_json(self, path: str | Path, image_id: int | str = 0) -> None:
@@ -281,3 +351,9 @@ class Poses:
         from poise.files import write_text
 
         write_text(path, json.dumps(self.to_coco(image_id)))
+
+
+def _joined(parts: list[IntArray | None]) -> IntArray | None:
+    """The arrays of all parts, or None if one is missing."""
+    present = [part for part in parts if part is not None]
+    return np.concatenate(present) if len(present) == len(parts) else None

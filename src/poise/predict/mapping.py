@@ -30,6 +30,7 @@ def mapped_back(poses: Poses, to_image: Affine, image_size: tuple[int, int]) -> 
         poses,
         keypoints=apply(to_image, poses.keypoints)[:, order].astype(np.float32),
         keypoint_scores=poses.keypoint_scores[:, order],
+        visibility=None if poses.visibility is None else poses.visibility[:, order],
         boxes=boxes.astype(np.float32),
         image_size=image_size,
     )
