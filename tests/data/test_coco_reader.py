@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from poise.data import coco
+from poise.data import json_files
 from poise.data.coco import read_coco, read_folder, read_skeleton
 from poise.data.images import ImageError
 from poise.data.records import PoseDataset, Record
@@ -210,7 +210,7 @@ def test_missing_and_too_large_files(folder: Folder, monkeypatch: pytest.MonkeyP
     folder.read(person())
     with pytest.raises(FileNotFoundError, match="elsewhere"):
         read_coco(folder.file, folder.images / "elsewhere")
-    monkeypatch.setattr(coco, "MAX_FILE_BYTES", 10)
+    monkeypatch.setattr(json_files, "MAX_FILE_BYTES", 10)
     with pytest.raises(ValueError, match="more than the limit of 10"):
         read_coco(folder.file, folder.images)
 

@@ -6,9 +6,6 @@ Coordinates are taken as they stand in the file: keypoints are pixel indices, bo
 
 from __future__ import annotations
 
-import json
-import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +13,10 @@ from typing import Any, Literal
 import numpy as np
 
 from poise.data.images import image_size
+from poise.data.json_files import load_json, numbers, require_pictures
 from poise.data.records import PoseDataset, Record
 from poise.skeletons import SKELETONS, Skeleton, mirrored_pairs
 
-MAX_FILE_BYTES = 2_000_000_000
-"""Largest annotation file that is read."""
 AREA_OF_BOX = 0.53
 """Share of its box that a person's segment covers on average; stands in where a file gives no area."""
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -72,7 +68,7 @@ def read_coco(
         _record(entry, people.get(key, []), images, skeleton, unlabelled, annotations) for key, entry in entries.items()
     ]
     kept = tuple(r for r in records if r.labelled >= min_keypoints)
-    _require_pictures([r.path for r in kept], images)
+    require_pictures([r.path for r in kept], images)
     return PoseDataset(name or annotations.stem, skeleton, kept)
 
 
@@ -126,14 +122,7 @@ def read_skeleton(category: Entry, where: str | Path) -> Skeleton:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"annotation file {path} does not exist")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size:,} bytes, more than the limit of {MAX_FILE_BYTES:,}")
-    try:
-        data = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON: {' '.join(str(error).split())}") from None
+    data = load_json(path)
     if not isinstance(data, dict):
         raise ValueError(f"{path} is not a COCO file: its top level is a {type(data).__name__}, not an object")
     for key in ("images", "annotations"):
@@ -212,23 +201,21 @@ def _record(
         boxes=np.array(boxes, np.float32).reshape(n, 4),
         areas=np.array(areas, np.float32),
         ignore=np.array(ignore, np.float32).reshape(-1, 4),
+        crowd_index=_crowd_index(image, path),
     )
 
 
-def _numbers(values: Any, what: str, count: int, where: str) -> list[float]:
-    if not isinstance(values, list) or len(values) != count:
-        size = len(values) if isinstance(values, list) else repr(values)
-        raise ValueError(f"{where}: {what} must have {count} numbers, not {size}")
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"{where}: {what} holds {value!r}, which is not a finite number")
-    return values
+def _crowd_index(image: Entry, path: Path) -> float | None:
+    """CrowdPose's measure of how crowded a picture is."""
+    if image.get("crowdIndex") is None:
+        return None
+    return numbers([image["crowdIndex"]], "crowdIndex", 1, f"{path}: image {image['id']!r}")[0]
 
 
 def _keypoints(entry: Entry, count: int, where: str) -> np.ndarray[Any, np.dtype[np.float32]]:
     if not entry.get("keypoints"):
         return np.zeros((count, 3), np.float32)
-    values = _numbers(entry["keypoints"], f"keypoints (3 x {count})", 3 * count, where)
+    values = numbers(entry["keypoints"], f"keypoints (3 x {count})", 3 * count, where)
     points = np.array(values, np.float32).reshape(count, 3)
     if not np.isin(points[:, 2], (0, 1, 2)).all():
         raise ValueError(f"{where}: keypoint visibility must be 0, 1 or 2, not {points[:, 2].tolist()}")
@@ -244,7 +231,7 @@ def _box(
             raise ValueError(f"{where}: it has neither bbox nor labelled keypoints")
         seen = points[points[:, 2] > 0, :2]
         return (*seen.min(0).tolist(), *seen.max(0).tolist())
-    x, y, width, height = _numbers(entry["bbox"], "bbox", 4, where)
+    x, y, width, height = numbers(entry["bbox"], "bbox", 4, where)
     if width < 0 or height < 0:
         raise ValueError(f"{where}: bbox {entry['bbox']} has a negative side")
     return x, y, x + width, y + height
@@ -253,20 +240,4 @@ def _box(
 def _area(entry: Entry, box: Sequence[float], where: str) -> float:
     if entry.get("area") is None:
         return AREA_OF_BOX * (box[2] - box[0]) * (box[3] - box[1])
-    return _numbers([entry["area"]], "area", 1, where)[0]
-
-
-def _require_pictures(paths: Sequence[Path], folder: Path) -> None:
-    """``FileNotFoundError`` unless all pictures exist; each folder is listed once."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"folder of pictures {folder} does not exist")
-    listed: dict[Path, set[str]] = {}
-    missing = []
-    for path in paths:
-        parent = path.parent
-        if parent not in listed:
-            listed[parent] = set(os.listdir(parent)) if parent.is_dir() else set()
-        if path.name not in listed[parent]:
-            missing.append(path)
-    if missing:
-        raise FileNotFoundError(f"{len(missing)} of {len(paths)} pictures are missing in {folder}, first {missing[0]}")
+    return numbers([entry["area"]], "area", 1, where)[0]

@@ -27,6 +27,7 @@ class Record:
         boxes: (N, 4) float32 xyxy, annotated boxes.
         areas: (N,) float32, segment areas.
         ignore: (R, 4) float32 xyxy, regions with people who are not labelled.
+        crowd_index: how crowded the picture is, 0..1, where the data set says so (CrowdPose).
     """
 
     path: Path
@@ -36,6 +37,7 @@ class Record:
     boxes: FloatArray
     areas: FloatArray
     ignore: FloatArray
+    crowd_index: float | None = None
 
     def __post_init__(self) -> None:
         """Cast to float32 and check shapes; ``ValueError`` names the picture and the field."""
