@@ -63,3 +63,19 @@ def ltrb_iou(predicted: Tensor, target: Tensor, kind: BoxLoss) -> Tensor:
 def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Elementwise binary cross entropy of logits with targets in 0..1."""
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+
+
+def mean_square(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error (...) of each map of (..., h, w)."""
+    return (predicted - target).square().mean((-2, -1))
+
+
+def mean_or_zero(values: Tensor) -> Tensor:
+    """Mean over everything; 0, with its graph, of nothing."""
+    return values.sum() / max(values.numel(), 1)
+
+
+def hardest_mean(errors: Tensor, count: int) -> Tensor:
+    """Mean over n of the mean of the ``count`` largest of K errors (n, K); of all where K is less (online mining)."""
+    worst = errors.topk(min(count, errors.shape[-1]), dim=-1, sorted=False).values
+    return mean_or_zero(worst)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from poise.geometry.oks import oks
+from poise.geometry.oks import mutual_oks, oks
 from poise.settings import Settings
 from poise.types import FloatArray
 
@@ -101,6 +101,19 @@ def soft_oks_nms(
         return alike
 
     return soft_nms(scores, similarity, rule, limit)
+
+
+def mutual_oks_nms(
+    keypoints: FloatArray,
+    scores: FloatArray,
+    areas: FloatArray,
+    sigmas: Sequence[float],
+    rule: Suppression,
+    limit: int = 0,
+) -> Suppressed:
+    """`soft_nms` with the OKS between two predicted poses (N, K, 2) as similarity; see `mutual_oks`."""
+    alike = mutual_oks(keypoints, areas, sigmas).astype(np.float32)
+    return soft_nms(scores, lambda taken, others: alike[taken, others], rule, limit)
 
 
 def soft_nms(

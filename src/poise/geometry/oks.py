@@ -59,6 +59,29 @@ def oks(poses: Any, persons: Any, areas: Any, sigmas: Sequence[float]) -> Any:
     return similarity.sum(-1) / labelled.sum(-1).clip(1)
 
 
+def mutual_oks(
+    keypoints: npt.NDArray[np.floating],
+    areas: npt.NDArray[np.floating],
+    sigmas: Sequence[float],
+    counted: npt.NDArray[np.bool_] | None = None,
+) -> npt.NDArray[np.floating]:
+    """OKS (N, N) between predicted poses, with the mean of both areas (mmpose; RSN spec 11).
+
+    Args:
+        keypoints: (N, K, 2) x, y.
+        areas: (N,) squared units of the same frame.
+        sigmas: the K constants of the skeleton.
+        counted: (N, K) bool: the mean is over the keypoints that count in both poses; 0 if there are none. None: all.
+    """
+    squares = ((keypoints[:, None] - keypoints[None]) ** 2).sum(-1)
+    area = (areas[:, None] + areas[None]) / 2 + _EPSILON
+    alike = np.exp(-squares / (area[..., None] * _like([2 * (2 * sigma) ** 2 for sigma in sigmas], areas)))
+    if counted is None:
+        return np.asarray(alike.mean(-1))
+    both = counted[:, None] & counted[None]
+    return np.asarray((alike * both).sum(-1) / both.sum(-1).clip(1))
+
+
 def _like(values: list[float], example: Any) -> Any:
     return np.asarray(values) if isinstance(example, np.ndarray) else example.new_tensor(values)
 

@@ -11,6 +11,8 @@ from torch import nn
 from poise.models.base import PoseModel
 from poise.models.directpose import PRESETS as DIRECTPOSE_PRESETS
 from poise.models.directpose import DirectPose, DirectPoseConfig
+from poise.models.rsn import PRESETS as RSN_PRESETS
+from poise.models.rsn import RSN, RSNConfig
 from poise.models.smpr import PRESETS as SMPR_PRESETS
 from poise.models.smpr import SMPR, SMPRConfig
 from poise.settings import nearest
@@ -18,11 +20,13 @@ from poise.skeletons import COCO17, Skeleton
 
 __all__ = [
     "PRESETS",
+    "RSN",
     "SMPR",
     "DirectPose",
     "DirectPoseConfig",
     "ModelConfig",
     "PoseModel",
+    "RSNConfig",
     "SMPRConfig",
     "build_model",
     "parse_model_config",
@@ -36,19 +40,29 @@ def _system(data: Any) -> str:
 
 
 ModelConfig = Annotated[
-    Annotated[DirectPoseConfig, Tag("directpose")] | Annotated[SMPRConfig, Tag("smpr")],
+    Annotated[DirectPoseConfig, Tag("directpose")]
+    | Annotated[SMPRConfig, Tag("smpr")]
+    | Annotated[RSNConfig, Tag("rsn")],
     Discriminator(
         _system,
         custom_error_type="unknown_system",
-        custom_error_message="settings of a model have a system, 'directpose' or 'smpr'",
+        custom_error_message="settings of a model have a system, 'directpose', 'smpr' or 'rsn'",
     ),
 ]
 """Settings of any system; the field ``system`` says which."""
 
-PRESETS: dict[str, Callable[[], DirectPoseConfig | SMPRConfig]] = {**DIRECTPOSE_PRESETS, **SMPR_PRESETS}
+PRESETS: dict[str, Callable[[], DirectPoseConfig | SMPRConfig | RSNConfig]] = {
+    **DIRECTPOSE_PRESETS,
+    **SMPR_PRESETS,
+    **RSN_PRESETS,
+}
 """Named settings."""
 
-_CONFIGS: dict[str, type[DirectPoseConfig | SMPRConfig]] = {"directpose": DirectPoseConfig, "smpr": SMPRConfig}
+_CONFIGS: dict[str, type[DirectPoseConfig | SMPRConfig | RSNConfig]] = {
+    "directpose": DirectPoseConfig,
+    "smpr": SMPRConfig,
+    "rsn": RSNConfig,
+}
 
 
 def parse_model_config(data: Mapping[str, Any]) -> ModelConfig:
@@ -63,10 +77,14 @@ def parse_model_config(data: Mapping[str, Any]) -> ModelConfig:
     return _CONFIGS[system].parse(data, where="model")
 
 
-def build_model(config: ModelConfig, skeleton: Skeleton = COCO17, *, pretrained: bool = False) -> DirectPose | SMPR:
+def build_model(
+    config: ModelConfig, skeleton: Skeleton = COCO17, *, pretrained: bool = False
+) -> DirectPose | SMPR | RSN:
     """The network for some settings; also an ``nn.Module`` and a `PoseModel`."""
     if isinstance(config, SMPRConfig):
         return SMPR(config, skeleton, pretrained=pretrained)
+    if isinstance(config, RSNConfig):
+        return RSN(config, skeleton, pretrained=pretrained)
     return DirectPose(config, skeleton, pretrained=pretrained)
 
 

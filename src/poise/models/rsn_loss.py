@@ -1,0 +1,117 @@
+"""The losses of RSN and the labels behind them (RSN spec 8, 9).
+
+Letters: B views, n views with a person, K keypoints, h w map size.
+Frame: input px.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from poise import losses
+from poise.geometry import heatmaps
+from poise.models.dense import precise
+from poise.models.rsn_blocks import LEVELS
+from poise.types import Persons
+
+if TYPE_CHECKING:
+    from poise.models.rsn import RSNConfig
+
+
+class Truth(NamedTuple):
+    """One person a view."""
+
+    cells: Tensor
+    """(n, K, 2) int64 x, y on the map."""
+    visible: Tensor
+    """(n, K) 0, 1 or 2; 0 also where the keypoint is not on the map."""
+
+
+def rsn_losses(config: RSNConfig, maps: Sequence[Tensor], persons: Sequence[Persons]) -> dict[str, Tensor]:
+    """All terms, weighted, as scalars in float32: two a stage, whose names carry its number from 1.
+
+    Args:
+        config: of the model.
+        maps: (B, K, h, w), stages in order, in each the levels from coarse to fine.
+        persons: of each view, at most one; views without anybody take no part in the mean over views.
+
+    Raises:
+        ValueError: a view has more than one person.
+    """
+    most = max(map(len, persons), default=0)
+    if most > 1:
+        raise ValueError(f"RSN learns from views of one person each, but one of them has {most}")
+    present = [b for b, p in enumerate(persons) if len(p)]
+    if len(present) < len(persons):
+        maps = [m[present] for m in maps]
+    truth = read_truth(config, [persons[b] for b in present], maps[0])
+    return stage_terms(config, maps, draw(config, truth, maps), truth.visible)
+
+
+@torch.no_grad()
+def read_truth(config: RSNConfig, persons: Sequence[Persons], like: Tensor) -> Truth:
+    """Where the keypoints of n persons lie on a map (n, K, h, w), and which of them do."""
+    if not persons:
+        nowhere = like.new_zeros(like.shape[:2])
+        return Truth(torch.stack([nowhere, nowhere], -1).long(), nowhere)
+    keypoints = torch.cat([p.keypoints for p in persons]).to(like.device)
+    points = keypoints[..., :2]
+    on_map = heatmaps.inside(points, (like.shape[-2], like.shape[-1]), config.label_bounds)
+    return Truth(heatmaps.keypoint_cells(points), keypoints[..., 2] * on_map)
+
+
+@torch.no_grad()
+def draw(config: RSNConfig, truth: Truth, maps: Sequence[Tensor]) -> dict[int, Tensor]:
+    """Labels (n, K, h, w) of all keypoints on the map, for every kernel that some level learns from."""
+    size = (maps[0].shape[-2], maps[0].shape[-1])
+    kernels = {k for stage in level_kernels(config, len(maps) // LEVELS) for k in stage}
+    return {k: heatmaps.draw_labels(truth.cells, truth.visible > 0, size, k, config.label_peak) for k in kernels}
+
+
+def level_kernels(config: RSNConfig, stages: int) -> list[tuple[int, ...]]:
+    """Kernel of every level, coarse to fine, of every stage: the last stage has smaller ones (RSN spec 9)."""
+    return [config.kernels[:LEVELS]] * (stages - 1) + [config.kernels[1:]]
+
+
+def stage_terms(
+    config: RSNConfig, maps: Sequence[Tensor], labels: Mapping[int, Tensor], visible: Tensor
+) -> dict[str, Tensor]:
+    """The terms of `rsn_losses` of maps (n, K, h, w), given labels by kernel and visibilities (n, K)."""
+    terms: dict[str, Tensor] = {}
+    for s, kernels in enumerate(level_kernels(config, len(maps) // LEVELS)):
+        stage = maps[s * LEVELS : (s + 1) * LEVELS]
+        plain = [plain_loss(config, m, labels[k], visible) for m, k in zip(stage[:-1], kernels[:-1], strict=True)]
+        terms[f"stage{s + 1}_plain"] = torch.stack(plain).sum()
+        terms[f"stage{s + 1}_hardest"] = hardest_loss(config, stage[-1], labels[kernels[-1]], visible)
+    return terms
+
+
+def plain_loss(config: RSNConfig, maps: Tensor, labels: Tensor, visible: Tensor) -> Tensor:
+    """Weighted loss of a coarser level: the mean over everything of squared errors.
+
+    Keypoints that are not drawn are trained to zero, or left out (``unlabelled``); the mean is over all K either way.
+
+    Args:
+        config: of the model.
+        maps: (n, K, h, w) predicted.
+        labels: (n, K, h, w).
+        visible: (n, K) 0, 1 or 2.
+    """
+    shown = visible > 0 if config.occluded_in_plain_loss else visible > 1
+    errors = losses.mean_square(precise(maps), labels * shown[..., None, None])
+    if config.unlabelled == "ignore":
+        errors = errors * (visible > 0)
+    return config.plain_weight * losses.mean_or_zero(errors)
+
+
+def hardest_loss(config: RSNConfig, maps: Tensor, labels: Tensor, visible: Tensor) -> Tensor:
+    """Loss of the finest level: the mean over views of the mean of the largest errors of a view's keypoints.
+
+    Where fewer keypoints are labelled than are wanted, zeros take the other places. Arguments as in `plain_loss`.
+    """
+    errors = losses.mean_square(precise(maps), labels) * (visible > 0)
+    return losses.hardest_mean(errors, config.hardest)
