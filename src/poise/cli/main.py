@@ -15,6 +15,7 @@ from poise.cli.evaluate import evaluate
 from poise.cli.models import models
 from poise.cli.predict import predict
 from poise.cli.train import train
+from poise.memory import keep_freed_memory
 
 VERBS: dict[str, Callable[..., None]] = {
     "predict": predict,
@@ -47,6 +48,8 @@ def main(
         typer.echo(f"poise {poise.__version__}")
     elif context.invoked_subcommand is None:
         typer.echo(context.get_help())
+    elif context.invoked_subcommand in VERBS:
+        keep_freed_memory()  # must come before torch is loaded
 
 
 for name, verb in VERBS.items():
