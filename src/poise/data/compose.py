@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from poise.data import transforms
-from poise.data.config import AugmentConfig, Range, Way
+from poise.data.config import AugmentConfig, Way
+from poise.data.crop_config import Range
 from poise.data.material import Material
 from poise.data.samples import (
     Mask,

@@ -6,24 +6,25 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from poise.data.crop_config import CropConfig, Range
 from poise.settings import Settings
 
 Way = Literal["single", "mosaic", "paste"]
-Range = tuple[float, float]
 
 
 class SourceConfig(Settings):
     """One annotated set of pictures."""
 
     annotations: str
-    """COCO keypoint file."""
+    """The file with the annotations, of the layout that ``kind`` names."""
     images: str
     """Folder of its pictures."""
-    kind: Literal["coco"] = "coco"
+    kind: Literal["coco", "mpii"] = "coco"
+    """Layout of the file."""
     name: str = ""
     """Name in messages and tables; empty: the stem of ``annotations``."""
     weight: float = Field(default=1.0, gt=0)
-    """How often its pictures are drawn, relative to the other sources (``compose`` only)."""
+    """How often its pictures are drawn, relative to the other sources (``compose`` and ``crop`` only)."""
     ways: tuple[Way, ...] = Field(default=("single", "mosaic", "paste"), min_length=1)
     """In which canvases its pictures take part (``compose`` only)."""
     min_keypoints: int = Field(default=0, ge=0)
@@ -119,19 +120,22 @@ class DataConfig(Settings):
     negatives: tuple[str, ...] = ()
     """Folders of pictures without people."""
     val: SourceConfig | None = None
-    pipeline: Literal["compose", "paper", "paper_smpr"] = "compose"
+    pipeline: Literal["compose", "paper", "paper_smpr", "crop"] = "compose"
     """``paper``: DirectPose's, crops around somebody and forgets keypoints outside. ``paper_smpr``: SMPR's, crops
-    anywhere and moves keypoints outside to the border of the crop."""
+    anywhere and moves keypoints outside to the border of the crop. ``crop``: one person a picture, for models whose
+    view is a crop."""
     augment: AugmentConfig = AugmentConfig()
-    """For the ``compose`` pipeline."""
+    """For the ``compose`` pipeline; its colours and blur also for ``crop``."""
+    crop: CropConfig = CropConfig()
+    """For the ``crop`` pipeline."""
     paper: PaperConfig = PaperConfig()
     """For the ``paper`` pipelines."""
     sizes: tuple[int, ...] = Field(default=(512,), min_length=1)
     """Sides of the square training canvases in pixels; one is drawn for each batch (``compose`` only)."""
     batch: int = Field(default=16, ge=1)
-    """Pictures a batch in each process."""
+    """Pictures (``crop``: people) a batch in each process."""
     samples_per_epoch: int | None = Field(default=None, ge=1)
-    """Training pictures an epoch; by default as many as the sources have."""
+    """Training pictures (``crop``: people) an epoch; by default as many as the sources have."""
     workers: int = Field(default=2, ge=0)
     """Processes that prepare batches; 0 prepares them in the training process."""
     cache_mb: int = Field(default=0, ge=0)

@@ -20,7 +20,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from poise.data.coco import read_coco, read_folder
 from poise.data.compose import compose
 from poise.data.config import DataConfig, SourceConfig
+from poise.data.crop_people import PersonCrops
 from poise.data.material import ImageCache, Material, Source
+from poise.data.mpii import read_mpii
 from poise.data.paper import resize_flip_crop
 from poise.data.paper_smpr import resize_flip_clip
 from poise.data.records import PoseDataset, Record
@@ -45,7 +47,7 @@ class Key(NamedTuple):
     position: int
     """Index within the epoch."""
     size: int
-    """Side of the canvas; unused by the ``paper`` pipelines."""
+    """Side of the canvas; used by the ``compose`` pipeline only."""
 
 
 class Drawn(NamedTuple):
@@ -76,7 +78,7 @@ class TrainDataset(Dataset[Drawn | Failure]):
     def __init__(
         self, config: DataConfig, sources: Sequence[Source], negatives: Sequence[Record], spec: ViewSpec, seed: int
     ) -> None:
-        """See `Material` for errors."""
+        """Errors as `Material` and, for the ``crop`` pipeline, `PersonCrops`."""
         self._config = config
         self._seed = seed
         self.spec = spec
@@ -84,16 +86,21 @@ class TrainDataset(Dataset[Drawn | Failure]):
         self._oriented = [
             np.flatnonzero([(r.size[1] > r.size[0]) == wide for r in self._records]) for wide in (False, True)
         ]
-        cache = ImageCache(config.cache_mb * 1_000_000)
-        self._material = Material(sources, negatives, spec.person_box, fill_colour(spec), cache)
+        cache_bytes = config.cache_mb * 1_000_000
+        self._material = Material(sources, negatives, spec.person_box, fill_colour(spec), ImageCache(cache_bytes))
+        self._crops: PersonCrops | None = None
+        if config.pipeline == "crop":
+            self._crops = PersonCrops(sources, config.crop, config.augment, spec, seed, cache_bytes)
 
     def __len__(self) -> int:
-        """Pictures an epoch."""
-        return self._config.samples_per_epoch or len(self._records)
+        """Pictures (``crop``: people) an epoch."""
+        return self._config.samples_per_epoch or len(self._records if self._crops is None else self._crops)
 
     def sample(self, key: Key) -> Sample:
         """One training picture with its truth, in input px; errors as `record_image`."""
         rng = np.random.default_rng((self._seed, key.epoch, key.position))
+        if self._crops is not None:
+            return self._crops.sample(self._crops.person(key.epoch, key.position, len(self)), rng)
         if self._config.pipeline == "compose":
             return compose(self._material, self._config.augment, (key.size, key.size), rng)
         # the papers go through all pictures, in a new order each time
@@ -269,8 +276,13 @@ def build_train_loader(
 
     Raises:
         FileNotFoundError: annotations or pictures are missing.
-        ValueError: they do not fit.
+        ValueError: they do not fit, or the pipeline does not fit what the model wants to see.
     """
+    if (config.pipeline == "crop") != (spec.kind == "crop"):
+        raise ValueError(
+            f"data.pipeline is {config.pipeline!r}, but the model wants to see {spec.kind!r} views; "
+            f"models of single persons are trained with pipeline 'crop', all others without"
+        )
     sources = [Source(read_source(s, skeleton), s.weight, s.ways) for s in config.sources]
     negatives = [record for folder in config.negatives for record in read_folder(folder, skeleton)]
     logger.info(
@@ -284,7 +296,15 @@ def build_train_loader(
 
 
 def read_source(config: SourceConfig, skeleton: Skeleton | None = None) -> PoseDataset:
-    """The data set that a `SourceConfig` names; errors as `read_coco`."""
+    """The data set that a `SourceConfig` names; errors as `read_coco` and `read_mpii`."""
+    if config.kind == "mpii":
+        return read_mpii(
+            config.annotations,
+            config.images,
+            skeleton=skeleton,
+            min_keypoints=config.min_keypoints,
+            name=config.name or None,
+        )
     return read_coco(
         config.annotations,
         config.images,

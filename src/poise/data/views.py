@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -58,7 +58,7 @@ def whole_view(image: ImageArray, spec: ViewSpec, image_id: int | str = 0, truth
         image = np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=method))
     persons = None if truth is None else map_truth(truth, to_input, ()).persons()
     return View(
-        image=_tensor(normalise(image, spec)),
+        image=image_tensor(normalise(image, spec)),
         to_input=to_input,
         size=size,
         image_size=image_size,
@@ -70,7 +70,7 @@ def whole_view(image: ImageArray, spec: ViewSpec, image_id: int | str = 0, truth
 def sample_to_view(sample: Sample, spec: ViewSpec, image_id: int | str = 0) -> View:
     """A view of a sample that has the network's size already: image px and input px are the same."""
     return View(
-        image=_tensor(normalise(sample.image, spec)),
+        image=image_tensor(normalise(sample.image, spec)),
         to_input=affine.identity(),
         size=sample.size,
         image_size=sample.size,
@@ -123,6 +123,6 @@ def _table(value_range: float, mean: tuple[float, ...], std: tuple[float, ...]) 
     return table
 
 
-def _tensor(image: np.ndarray[Any, np.dtype[np.float32]]) -> Tensor:
+def image_tensor(image: FloatArray) -> Tensor:
     """(3, H, W) over the memory of (H, W, 3)."""
     return torch.from_numpy(image).permute(2, 0, 1)

@@ -14,6 +14,7 @@ from poise.data.config import AugmentConfig, DataConfig, PaperConfig, SourceConf
 from poise.models import preset
 from poise.settings import nearest
 from poise.train.config import OptimiserConfig, ParameterRule, RunConfig, ScheduleConfig, TrainConfig
+from poise.train.recipes_rsn import RSN_RECIPES
 
 
 def directpose_r50() -> RunConfig:
@@ -158,6 +159,7 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "smpr_psm": _smpr_ablation("smpr_psm"),
     "smpr_heatmap": _smpr_ablation("smpr_heatmap"),
     "smpr_pafpn": _smpr_ablation("smpr_pafpn"),
+    **RSN_RECIPES,
 }
 """Recipes by name."""
 
