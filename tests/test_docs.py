@@ -18,6 +18,7 @@ from poise.models import PRESETS
 from poise.models.directpose import DirectPoseConfig
 from poise.models.smpr import SMPRConfig
 from poise.settings import Settings
+from poise.train.ablation import make_plan
 from poise.train.config import RunConfig
 from poise.train.recipes import RECIPES, recipe
 
@@ -132,8 +133,12 @@ def test_settings_changed_on_command_lines_exist() -> None:
     assert lines
     for line in lines:
         words = shlex.split(line)
-        name = words[words.index("train") + 1]
         changes = [after for before, after in pairwise(words) if before == "--set"]
+        if words[1] == "ablation":
+            like = recipe(words[words.index("--like") + 1])
+            assert make_plan(words[2], like=like, changes=changes) != make_plan(words[2], like=like)
+            continue
+        name = words[words.index("train") + 1]
         assert recipe(name).override(changes) != recipe(name)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 import poise
+from poise.cli.ablation import ablation
 from poise.cli.convert import convert
 from poise.cli.errors import INTERRUPTED, guarded
 from poise.cli.evaluate import evaluate
@@ -21,6 +22,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "predict": predict,
     "evaluate": evaluate,
     "train": train,
+    "ablation": ablation,
     "convert": convert,
     "models": models,
 }

@@ -67,6 +67,12 @@ class RunFolder:
                 f"{self.path} already holds a run: add --resume to go on with it, or choose another --run"
             )
 
+    def forget_unsaved(self) -> None:
+        """Make room for a new start if the run here was never saved; a saved run stays."""
+        if not self.state.exists():
+            self.settings.unlink(missing_ok=True)
+            self._log.unlink(missing_ok=True)
+
     def create(self, config: RunConfig) -> None:
         """Start a new run here; errors as `refuse_existing`."""
         self.refuse_existing()
