@@ -305,8 +305,8 @@ def _conditions(plan: Plan) -> str:
     assert data.val is not None
     pictures = len(read_truth(data.val.annotations)["images"])
     length = f"{train.steps} steps" if train.steps is not None else f"{train.epochs} epochs"
-    assert config.data.val is not None
+    network = getattr(config.model, "backbone", config.model.system)
     return (
-        f"measured: {pictures} pictures of {Path(config.data.val.annotations).name}, {getattr(config.model, 'backbone', config.model.system)}, "
-        f"{length} of {data.batch * train.accumulate} pictures, seed {train.seed}"
+        f"measured: {pictures} pictures of {Path(data.val.annotations).name}, {network}, {length} "
+        f" of {data.batch * train.accumulate} pictures, seed {train.seed}"
     )
