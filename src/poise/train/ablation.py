@@ -308,5 +308,5 @@ def _conditions(plan: Plan) -> str:
     network = getattr(config.model, "backbone", config.model.system)
     return (
         f"measured: {pictures} pictures of {Path(data.val.annotations).name}, {network}, {length} "
-        f" of {data.batch * train.accumulate} pictures, seed {train.seed}"
+        f"of {data.batch * train.accumulate} pictures, seed {train.seed}"
     )
