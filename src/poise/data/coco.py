@@ -14,8 +14,10 @@ import numpy as np
 
 from poise.data.images import image_size
 from poise.data.json_files import load_json, numbers, require_pictures
+from poise.data.outlines import SkeletonOutline, category_outline, outline_beside
 from poise.data.records import PoseDataset, Record
-from poise.skeletons import SKELETONS, Skeleton, mirrored_pairs
+from poise.skeletons import Skeleton
+from poise.types import FloatArray
 
 AREA_OF_BOX = 0.53
 """Share of its box that a person's segment covers on average; stands in where a file gives no area."""
@@ -30,7 +32,7 @@ def read_coco(
     annotations: str | Path,
     images: str | Path,
     *,
-    skeleton: Skeleton | None = None,
+    skeleton: Skeleton | SkeletonOutline | None = None,
     unlabelled: Unlabelled = "ignore",
     min_keypoints: int = 0,
     name: str | None = None,
@@ -42,7 +44,8 @@ def read_coco(
     Args:
         annotations: the JSON file.
         images: the folder of its pictures.
-        skeleton: what the keypoints are; by default as the file's category says (see `read_skeleton`).
+        skeleton: what the keypoints are; by default as a YAML file beside the annotations says (see
+            `poise.data.outlines`), else the file's category. Sigmas that are not given are estimated, with a warning.
         unlabelled: people without a labelled keypoint become ignore regions, or background (as in the papers' codes).
         min_keypoints: keep only pictures with at least so many labelled keypoints; 0 keeps all.
         name: name of the data set; by default the file's stem.
@@ -54,16 +57,19 @@ def read_coco(
     annotations, images = Path(annotations), Path(images)
     data = _load(annotations)
     categories = data.get("categories") or []
+    skeleton = skeleton or outline_beside(annotations)
     category = _person_category(categories, annotations, required=skeleton is None)
-    if skeleton is None:
-        skeleton = read_skeleton(category, annotations)
-    elif category.get("keypoints") and len(category["keypoints"]) != len(skeleton):
+    skeleton = skeleton or category_outline(category, annotations)
+    if category.get("keypoints") and len(category["keypoints"]) != len(skeleton.keypoints):
         raise ValueError(
             f"{annotations}: its category has {len(category['keypoints'])} keypoints, skeleton {skeleton.name!r} "
-            f"has {len(skeleton)}"
+            f"has {len(skeleton.keypoints)}"
         )
     entries = _images_by_id(data["images"], annotations)
     people = _people_by_image(data["annotations"], entries, category.get("id"), annotations)
+    if isinstance(skeleton, SkeletonOutline):
+        count = len(skeleton.keypoints)
+        skeleton = skeleton.skeleton(lambda: _people(people, count, annotations))
     records = [
         _record(entry, people.get(key, []), images, skeleton, unlabelled, annotations) for key, entry in entries.items()
     ]
@@ -97,28 +103,19 @@ def read_skeleton(category: Entry, where: str | Path) -> Skeleton:
     Raises:
         ValueError: fields are missing or do not fit.
     """
-    names = tuple(str(n) for n in category.get("keypoints") or ())
-    for known in SKELETONS.values():
-        if known.keypoints == names:
-            return known
-    label = str(category.get("name", "person"))
-    if "sigmas" not in category:
-        raise ValueError(
-            f"{where}: category {label!r} has {len(names)} keypoints that are no built-in skeleton's; "
-            f'add "sigmas": [{len(names)} numbers] to the category in its "categories" list'
-        )
-    try:
-        return Skeleton(
-            name=label,
-            keypoints=names,
-            edges=tuple((int(a) - 1, int(b) - 1) for a, b in category.get("skeleton") or ()),
-            flip_pairs=tuple((int(a), int(b)) for a, b in category["flip_pairs"])
-            if "flip_pairs" in category
-            else mirrored_pairs(names),
-            sigmas=tuple(float(s) for s in category["sigmas"]),
-        )
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: category {label!r}: {error}") from None
+    return category_outline(category, where).skeleton()
+
+
+def _people(people: Mapping[Any, Sequence[Entry]], count: int, path: Path) -> tuple[FloatArray, FloatArray]:
+    """Keypoints (N, K, 3) and areas (N,) of all labelled persons."""
+    keypoints, areas = [], []
+    for entry in (entry for group in people.values() for entry in group):
+        where = f"{path}: annotation {entry.get('id')!r}"
+        points = _keypoints(entry, count, where)
+        if (points[:, 2] > 0).any() and not entry.get("iscrowd"):
+            keypoints.append(points)
+            areas.append(_area(entry, _box(entry, points, where), where))
+    return np.array(keypoints, np.float32).reshape(-1, count, 3), np.array(areas, np.float32)
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -16,11 +16,11 @@ class SourceConfig(Settings):
     """One annotated set of pictures."""
 
     annotations: str
-    """The file with the annotations, of the layout that ``kind`` names."""
+    """The file with the annotations, of the format that ``kind`` names."""
     images: str
-    """Folder of its pictures."""
-    kind: Literal["coco", "mpii"] = "coco"
-    """Layout of the file."""
+    """Folder of its pictures; of a YOLO data set, the folder of the part that is wanted."""
+    kind: Literal["coco", "crowdpose", "mpii", "yolo", "auto"] = "coco"
+    """Format of the file (see `poise.data.formats`)."""
     name: str = ""
     """Name in messages and tables; empty: the stem of ``annotations``."""
     weight: float = Field(default=1.0, gt=0)

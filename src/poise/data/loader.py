@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from poise.data.coco import read_coco, read_folder
+from poise.data.coco import read_folder
 from poise.data.compose import compose
 from poise.data.config import DataConfig, SourceConfig
 from poise.data.crop_people import PersonCrops
+from poise.data.formats import read_dataset
 from poise.data.material import ImageCache, Material, Source
-from poise.data.mpii import read_mpii
 from poise.data.paper import resize_flip_crop
 from poise.data.paper_smpr import resize_flip_clip
 from poise.data.records import PoseDataset, Record
@@ -296,19 +296,12 @@ def build_train_loader(
 
 
 def read_source(config: SourceConfig, skeleton: Skeleton | None = None) -> PoseDataset:
-    """The data set that a `SourceConfig` names; errors as `read_coco` and `read_mpii`."""
-    if config.kind == "mpii":
-        return read_mpii(
-            config.annotations,
-            config.images,
-            skeleton=skeleton,
-            min_keypoints=config.min_keypoints,
-            name=config.name or None,
-        )
-    return read_coco(
+    """The data set that a `SourceConfig` names; errors as `read_dataset`."""
+    return read_dataset(
         config.annotations,
         config.images,
-        skeleton=skeleton,
+        config.kind,
+        skeleton,
         unlabelled=config.unlabelled,
         min_keypoints=config.min_keypoints,
         name=config.name or None,

@@ -10,7 +10,6 @@ MPII counts pixels from 1, Poise from 0: all coordinates lose 1 (RSN spec 10). L
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -242,4 +241,4 @@ def _stack(rows: Sequence[FloatArray64], shape: tuple[int, ...]) -> FloatArray:
 
 def _area(keypoints: FloatArray64) -> float:
     seen = keypoints[keypoints[:, 2] > 0, :2]
-    return AREA_OF_BOX * math.prod(np.ptp(seen, axis=0).tolist())
+    return AREA_OF_BOX * float(np.prod(np.ptp(seen, axis=0)))
