@@ -11,7 +11,10 @@ import typer
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="The other code's file: .pth or .safetensors.")],
     source: Annotated[
-        str, typer.Option("--from", help="Whose file it is: directpose (the authors') or directpose-gluoncv.")
+        str,
+        typer.Option(
+            "--from", help="Whose file it is: directpose, smpr, rsn (the authors'), directpose-gluoncv, mmpose-rsn."
+        ),
     ],
     output: Annotated[Path | None, typer.Argument(help="The Poise checkpoint to write, usually *.safetensors.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The same as OUTPUT.")] = None,

@@ -37,10 +37,24 @@ def _smpr(state: Mapping[str, Tensor]) -> nn.Module:
     return from_official(state)
 
 
+def _rsn(state: Mapping[str, Tensor]) -> nn.Module:
+    from poise.converters.rsn import from_official
+
+    return from_official(state)
+
+
+def _mmpose_rsn(state: Mapping[str, Tensor]) -> nn.Module:
+    from poise.converters.rsn import from_mmpose
+
+    return from_mmpose(state)
+
+
 SOURCES: dict[str, Callable[[Mapping[str, Tensor]], nn.Module]] = {
     "directpose-gluoncv": _directpose_gluoncv,
     "directpose": _directpose,
     "smpr": _smpr,
+    "rsn": _rsn,
+    "mmpose-rsn": _mmpose_rsn,
 }
 """What ``--from`` accepts: a function from a state dict with the source's names to a loaded model."""
 
