@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from poise.predict.pipeline import pipeline as pipeline
     from poise.predict.predictor import Predictor as Predictor
     from poise.predict.predictor import load as load
     from poise.skeletons import COCO17 as COCO17
@@ -22,9 +23,10 @@ _HOMES = {
     "Predictor": "poise.predict.predictor",
     "Skeleton": "poise.skeletons",
     "load": "poise.predict.predictor",
+    "pipeline": "poise.predict.pipeline",
 }
 
-__all__ = ["COCO17", "Poses", "Predictor", "Skeleton", "__version__", "load"]
+__all__ = ["COCO17", "Poses", "Predictor", "Skeleton", "__version__", "load", "pipeline"]
 
 
 def __getattr__(name: str) -> Any:

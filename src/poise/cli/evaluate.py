@@ -10,23 +10,34 @@ import typer
 
 from poise.cli.options import (
     Batch,
+    Boxes,
     Device,
     Flip,
     Json,
-    Model,
+    Models,
+    People,
+    PeopleChoice,
+    PeopleMinScore,
+    PeopleNms,
     Scales,
     Weights,
+    model_names,
     open_predictor,
     parse_scales,
     progress_bar,
+    where_people_are,
 )
 
 
 def evaluate(
     annotations: Annotated[Path, typer.Option(help="COCO keypoint file.")],
     images: Annotated[Path, typer.Option(help="Folder of its pictures.")],
-    model: Model = "default",
+    model: Models = None,
     weights: Weights = None,
+    boxes: Boxes = None,
+    people: People = None,
+    people_min_score: PeopleMinScore = None,
+    people_nms: PeopleNms = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the poses as COCO results to this file.")
     ] = None,
@@ -46,14 +57,17 @@ def evaluate(
 
     The pictures that the annotation file lists are looked at, and no others. Numbers are percent; with --json, 0..1
     under the keys AP, AP50, AP75, APM, APL, AR, ...
+
+    A top-down model is given people as the default model finds them, or as --people or --boxes say; with the
+    annotation file as --boxes, the numbers are for true boxes.
     """
-    sizes = parse_scales(scales)
+    sizes, names = parse_scales(scales), model_names(model)
     from poise.evaluate.coco import evaluate_keypoints, read_truth
     from poise.evaluate.model import predict_annotated
     from poise.files import write_text
 
     truth = read_truth(annotations)
-    predictor = open_predictor(model, weights, device)
+    predictor = open_predictor(names, weights, device, PeopleChoice(boxes, people, people_min_score, people_nms))
     with progress_bar("evaluating") as advance:
         results = predict_annotated(
             predictor, annotations, images, batch=batch, scales=sizes, flip=flip, truth_scores=truth_scores,
@@ -63,7 +77,8 @@ def evaluate(
     if out is not None:
         write_text(out, json.dumps(results))
     setting = {
-        "model": model,
+        "model": ",".join(names),
+        "people": where_people_are(predictor),
         "annotations": str(annotations),
         "pictures": len(truth["images"]),
         "scales": sizes,
@@ -75,6 +90,8 @@ def evaluate(
 
 def _table(metrics: dict[str, float], setting: dict[str, Any]) -> str:
     lines = [f"{setting['model']} on {setting['pictures']} pictures of {setting['annotations']}"]
+    if setting["people"]:
+        lines.append(f"people: {setting['people']}")
     half = len(metrics) // 2
     names = list(metrics)
     for group in (names[:half], names[half:]):

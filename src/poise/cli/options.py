@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Protocol
 
@@ -12,16 +13,42 @@ import typer
 
 if TYPE_CHECKING:
     from poise.predict.predictor import Predictor
+    from poise.predict.topdown import TopDownPredictor
 
-Model = Annotated[
-    str, typer.Option("--model", "-m", help="A shipped model (see: poise models) or the path of a checkpoint.")
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A shipped model (see: poise models) or the path of a checkpoint [default: default]. Several top-down "
+        "models, with commas or one --model each, are an ensemble.",
+    ),
+]
+Boxes = Annotated[
+    Path | None,
+    typer.Option(help="For a top-down model: boxes of people, a COCO annotation file or a list of COCO detections."),
+]
+People = Annotated[
+    str | None,
+    typer.Option(help="For a top-down model: the single-stage model that finds the people [default: default]."),
+]
+PeopleMinScore = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Look only at people found with at least this score [default: 0.05].")
+]
+PeopleNms = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Leave out people whose box overlaps that of a better one by a larger IoU."),
 ]
 Weights = Annotated[
     Path | None, typer.Option(help="With the name of a preset as --model: the safetensors file of its weights.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 Batch = Annotated[
-    int | None, typer.Option(min=1, help="Pictures that run together [default: 8 on a GPU, 1 on the CPU].")
+    int | None,
+    typer.Option(
+        min=1,
+        help="Pictures that run together [default: 8 on a GPU, 1 on the CPU]; people, for a top-down model [64 and 8].",
+    ),
 ]
 Scales = Annotated[
     str | None,
@@ -51,11 +78,59 @@ def _scale(text: str) -> int | tuple[int, int]:
     return (int(long_side), int(short_side)) if times else int(long_side)
 
 
-def open_predictor(model: str, weights: Path | None, device: str) -> Predictor:
-    """The predictor that ``--model``, ``--weights`` and ``--device`` name."""
-    from poise.predict.predictor import load
+@dataclass(frozen=True, slots=True)
+class PeopleChoice:
+    """The options that say where the people are whom a top-down model looks at; None: not given."""
 
-    return load(model, device=device, weights=weights)
+    boxes: Path | None = None
+    people: str | None = None
+    min_score: float | None = None
+    nms: float | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether the user chose anything."""
+        return self != PeopleChoice()
+
+    def check(self) -> None:
+        """A usage error if the options do not go together."""
+        if self.boxes is not None and self != PeopleChoice(boxes=self.boxes):
+            raise typer.BadParameter("--boxes says where people are; it does not go with --people, --people-...")
+
+
+def model_names(models: list[str] | None) -> list[str]:
+    """The models that ``--model`` names, with commas or repeated; ``default`` if it is not given."""
+    named = [text for text in models or ["default"] if text]
+    return [n for text in named for n in ([text] if Path(text).exists() else text.split(",")) if n] or ["default"]
+
+
+def open_predictor(
+    models: list[str], weights: Path | None, device: str, choice: PeopleChoice
+) -> Predictor | TopDownPredictor:
+    """The predictor that ``--model``, ``--weights``, ``--device`` and the options about people name."""
+    choice.check()
+    if len(models) == 1 and not choice.given:
+        from poise.predict import predictor
+
+        return predictor.load(models[0], device=device, weights=weights)
+    from poise.predict.people import PEOPLE_MIN_SCORE
+    from poise.predict.pipeline import pipeline
+
+    return pipeline(
+        choice.boxes or choice.people or "default",
+        models,
+        device=device,
+        weights=weights,
+        people_min_score=PEOPLE_MIN_SCORE if choice.min_score is None else choice.min_score,
+        people_nms=choice.nms,
+    )
+
+
+def where_people_are(predictor: Predictor | TopDownPredictor) -> str | None:
+    """Where a top-down predictor has its boxes from; None for another one."""
+    from poise.predict.topdown import TopDownPredictor
+
+    return predictor.people.description if isinstance(predictor, TopDownPredictor) else None
 
 
 class Advance(Protocol):

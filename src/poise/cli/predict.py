@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,19 +14,29 @@ import typer
 from poise.cli.errors import complain
 from poise.cli.options import (
     Batch,
+    Boxes,
     Device,
     Flip,
-    Model,
+    Models,
+    People,
+    PeopleChoice,
+    PeopleMinScore,
+    PeopleNms,
     Scales,
     Weights,
+    model_names,
     open_predictor,
     parse_scales,
     progress_bar,
+    where_people_are,
 )
 
 if TYPE_CHECKING:
     from poise.predict.output import PoseWriter
-    from poise.types import ImageArray, Poses
+    from poise.predict.predictor import Predictor
+    from poise.predict.sources import Named
+    from poise.predict.topdown import TopDownPredictor
+    from poise.types import Poses
 
 OUT = Path("poise-out")
 
@@ -39,8 +49,12 @@ def predict(
             help="Pictures, folders of pictures, patterns such as 'a/**/*.jpg', .txt lists of files.",
         ),
     ],
-    model: Model = "default",
+    model: Models = None,
     weights: Weights = None,
+    boxes: Boxes = None,
+    people: People = None,
+    people_min_score: PeopleMinScore = None,
+    people_nms: PeopleNms = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help=f"Folder for the annotated pictures and poses.json [default: {OUT}]."),
@@ -65,14 +79,20 @@ def predict(
 
     A picture in which nobody is found is no error. If a picture is missing or cannot be read, the others are still
     processed, the bad ones are listed at the end, and the exit code is 1.
+
+    A top-down model looks at each person from near. The default model finds the people, unless --people names another
+    or --boxes tells where they are.
     """
     sizes = parse_scales(scales)
     paths, problems = _find(sources)
     if paths:
         from poise.predict.output import PoseWriter
 
-        predictor = open_predictor(model, weights, device)
-        pictures = _Readable(paths, problems)
+        choice = PeopleChoice(boxes, people, people_min_score, people_nms)
+        predictor = open_predictor(model_names(model), weights, device, choice)
+        if not choice.given and (found_by := where_people_are(predictor)) is not None:
+            complain(f"{found_by}; --people or --boxes say otherwise")
+        pictures = _Readable(paths, problems, _box_check(predictor))
         found = predictor.predict_iter(pictures, min_score=0.0, batch=batch, scales=sizes, flip=flip)
         folder = out if out is not None else None if as_json else OUT
         threshold = predictor.min_score if min_score is None else min_score
@@ -84,24 +104,40 @@ def predict(
 
 
 class _Readable:
-    """The pictures that can be read, one after the other; what is wrong with the others is noted."""
+    """The pictures that can be read, one after the other; what is wrong with the others is noted.
 
-    def __init__(self, paths: list[Path], problems: list[str]) -> None:
-        self.paths, self.problems = paths, problems
+    Args:
+        paths: of the pictures.
+        problems: where it is noted.
+        check: is asked for each name first; raises ``ValueError`` if the picture cannot be used.
+    """
+
+    def __init__(self, paths: list[Path], problems: list[str], check: Callable[[str], object]) -> None:
+        self.paths, self.problems, self._check = paths, problems, check
         self.waiting: deque[Path] = deque()
         """Pictures that were handed out, and whose poses have not come back yet."""
 
-    def __iter__(self) -> Iterator[ImageArray]:
+    def __iter__(self) -> Iterator[Named]:
         from poise.data.images import read_image
+        from poise.predict.sources import Named
 
         for path in self.paths:
             try:
+                self._check(str(path))
                 image = read_image(path)
             except (ValueError, OSError) as error:
                 self.problems.append(str(error))
                 continue
             self.waiting.append(path)
-            yield image
+            yield Named(image, str(path))
+
+
+def _box_check(predictor: Predictor | TopDownPredictor) -> Callable[[str], object]:
+    """Whether a picture's boxes are known, where they are from a file."""
+    from poise.predict.boxes import Boxes
+
+    people = getattr(predictor, "people", None)
+    return people.of_name if isinstance(people, Boxes) else lambda name: None
 
 
 def _find(sources: list[str]) -> tuple[list[Path], list[str]]:

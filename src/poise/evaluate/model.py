@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from poise.data.coco import read_coco
 from poise.data.records import PoseDataset, Record
@@ -15,19 +16,23 @@ from poise.data.samples import record_image
 from poise.evaluate.coco import evaluate_keypoints, person_category, read_truth
 from poise.geometry.oks import oks
 from poise.models.base import PoseModel
+from poise.predict.boxes import Boxes, read_boxes
 from poise.predict.predictor import Predictor
+from poise.predict.sources import Named
+from poise.predict.topdown import TopDownPredictor
 from poise.predict.views import Scale
-from poise.types import ImageArray, Poses
+from poise.types import Poses
 
 Progress = Callable[[int, int], None]
 """Called after each picture with the number of pictures done and of all pictures."""
 
 
 def evaluate_model(
-    model: Predictor | PoseModel,
+    model: Predictor | TopDownPredictor | PoseModel,
     annotations: str | Path,
     images: str | Path,
     *,
+    device: str | torch.device = "auto",
     batch: int | None = None,
     scales: Sequence[Scale] | None = None,
     flip: bool = False,
@@ -37,9 +42,11 @@ def evaluate_model(
     """COCO keypoint metrics of a model; see `poise.evaluate.coco.METRICS`.
 
     Args:
-        model: a predictor, or a model, which is measured on the device that torch chooses and is not changed.
+        model: a predictor, or a model, which is not changed; one that looks at one person at a time is given the
+            annotated boxes, with score 1.
         annotations: COCO keypoint file; its pictures, and no others, are looked at.
         images: folder of the pictures.
+        device: where a model is measured, as `Predictor`; a predictor stays where it is.
         batch: as `Predictor.predict`.
         scales: as `Predictor.predict`.
         flip: as `Predictor.predict`.
@@ -50,7 +57,7 @@ def evaluate_model(
         FileNotFoundError: the file, the folder or pictures are missing.
         ValueError: the file does not fit the model's skeleton, or a picture cannot be read.
     """
-    predictor = model if isinstance(model, Predictor) else Predictor(model)
+    predictor = _predictor(model, annotations, device)
     results = predict_annotated(
         predictor, annotations, images, batch=batch, scales=scales, flip=flip, truth_scores=truth_scores,
         progress=progress,
@@ -58,8 +65,18 @@ def evaluate_model(
     return evaluate_keypoints(annotations, results, predictor.skeleton)
 
 
+def _predictor(
+    model: Predictor | TopDownPredictor | PoseModel, annotations: str | Path, device: str | torch.device
+) -> Predictor | TopDownPredictor:
+    if isinstance(model, Predictor | TopDownPredictor):
+        return model
+    if model.view.kind == "whole":
+        return Predictor(model, device)
+    return TopDownPredictor(model, read_boxes(annotations), device)
+
+
 def predict_annotated(
-    predictor: Predictor,
+    predictor: Predictor | TopDownPredictor,
     annotations: str | Path,
     images: str | Path,
     *,
@@ -71,12 +88,14 @@ def predict_annotated(
 ) -> list[dict[str, Any]]:
     """COCO keypoint results (see `Poses.to_coco`) on the pictures of an annotation file; arguments as `evaluate_model`.
 
-    Poses of all scores are in them: the metrics want them.
+    Poses of all scores are in them: the metrics want them. Boxes from a file are found by the ids of the pictures.
     """
     data = read_truth(annotations)
     _check_keypoints(data, predictor, annotations)
     dataset = read_coco(annotations, images, skeleton=predictor.skeleton)
     category = person_category(data) or 1
+    if isinstance(predictor, TopDownPredictor) and isinstance(predictor.people, Boxes):
+        predictor.people.require([record.image_id for record in dataset])
 
     def rescore(number: int, poses: Poses) -> Poses:
         return scored_by_truth(poses, dataset[number])
@@ -104,12 +123,12 @@ def scored_by_truth(poses: Poses, record: Record) -> Poses:
     return replace(poses, scores=similarity.max(axis=1))
 
 
-def _pictures(dataset: PoseDataset) -> Iterator[ImageArray]:
+def _pictures(dataset: PoseDataset) -> Iterator[Named]:
     for record in dataset:
-        yield record_image(record)
+        yield Named(record_image(record), str(record.path), record.image_id)
 
 
-def _check_keypoints(data: Mapping[str, Any], predictor: Predictor, annotations: str | Path) -> None:
+def _check_keypoints(data: Mapping[str, Any], predictor: Predictor | TopDownPredictor, annotations: str | Path) -> None:
     """``ValueError`` if the file names other keypoints than the model, even if it has as many."""
     category = person_category(data)
     for entry in data.get("categories") or []:

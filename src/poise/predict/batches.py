@@ -11,14 +11,15 @@ PaddedSize = tuple[int, int]
 Run = Callable[[Sequence[View]], list[Poses]]
 
 
-def run_in_batches(pictures: Iterable[Sequence[View]], run: Run, batch: int, stride: int) -> Iterator[list[Poses]]:
+def run_in_batches(pictures: Iterable[Iterable[View]], run: Run, batch: int, stride: int) -> Iterator[list[Poses]]:
     """What ``run`` finds in the views of each picture, picture by picture in order.
 
     Only views that are padded to the same size share a batch, so padding, and with it the result, does not depend
-    on the other pictures. Besides the picture just taken, at most 2 * ``batch`` views wait at any time.
+    on the other pictures. Besides those of the picture just taken, at most 2 * ``batch`` views wait at any
+    time; and of views of one size never more than ``batch``, however many a picture has.
 
     Args:
-        pictures: the views of each picture; consumed as needed.
+        pictures: the views of each picture; both consumed as needed.
         run: gives the poses of each of up to ``batch`` views.
         batch: views a run.
         stride: sizes are padded to multiples of it.
@@ -43,8 +44,8 @@ def padded_size(view: View, stride: int) -> PaddedSize:
 class _Picture:
     """One picture: the padded sizes of its views, and what was found in those that ran."""
 
-    def __init__(self, sizes: list[PaddedSize]) -> None:
-        self.sizes = sizes
+    def __init__(self) -> None:
+        self.sizes: list[PaddedSize] = []
         self.found: dict[int, Poses] = {}
 
     @property
@@ -60,10 +61,12 @@ class _Queue:
         self._waiting: dict[PaddedSize, list[tuple[_Picture, int, View]]] = {}
         self._run, self._batch, self._stride = run, batch, stride
 
-    def add(self, views: Sequence[View]) -> None:
-        picture = _Picture([padded_size(view, self._stride) for view in views])
+    def add(self, views: Iterable[View]) -> None:
+        picture = _Picture()
         self.pictures.append(picture)
-        for index, (size, view) in enumerate(zip(picture.sizes, views, strict=True)):
+        for index, view in enumerate(views):
+            size = padded_size(view, self._stride)
+            picture.sizes.append(size)
             group = self._waiting.setdefault(size, [])
             group.append((picture, index, view))
             if len(group) == self._batch:

@@ -9,7 +9,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from poise.types import Poses, View
 
 if TYPE_CHECKING:
     from poise.predict.sources import Picture, Pictures
+    from poise.predict.topdown import TopDownPredictor
 
 Rescore = Callable[[int, Poses], Poses]
 """From the number of a picture and its candidates (all views, image px) to the same with other scores."""
@@ -48,16 +49,21 @@ class Predictor:
         metadata: of the checkpoint; ``min_score`` in it is the default threshold of `predict`.
 
     Raises:
-        ValueError: there is no such device.
+        ValueError: there is no such device, or the model looks at one person at a time.
     """
 
     def __init__(
         self, model: PoseModel, device: str | torch.device = "auto", metadata: Mapping[str, Any] | None = None
     ) -> None:
+        if model.view.kind != "whole":
+            raise ValueError(
+                "this model looks at one person at a time and needs to be told where people are: "
+                "poise.pipeline, or --people or --boxes on the command line"
+            )
         self.device = find_device(device)
         self.metadata = dict(metadata or {})
         self.min_score = float(self.metadata.get("min_score", MIN_SCORE))
-        self.model = _prepared(model, self.device)
+        self.model = prepared(model, self.device)
 
     @property
     def skeleton(self) -> Skeleton:
@@ -184,7 +190,11 @@ def find_device(name: str | torch.device) -> torch.device:
     return device
 
 
-def _prepared(model: PoseModel, device: torch.device) -> PoseModel:
+_Model = TypeVar("_Model", bound=PoseModel)
+
+
+def prepared(model: _Model, device: torch.device) -> _Model:
+    """A copy for inference: eval mode, batch norms folded into convolutions, channels last, without gradients."""
     module = cast(nn.Module, model)
     if any(isinstance(part, nn.BatchNorm2d) for part in module.modules()):
         side = 2 * model.view.stride
@@ -193,11 +203,15 @@ def _prepared(model: PoseModel, device: torch.device) -> PoseModel:
     else:
         module = copy.deepcopy(module).eval()
     module.requires_grad_(False).to(device).to(memory_format=torch.channels_last)
-    return cast(PoseModel, module)
+    return cast(_Model, module)
 
 
-def load(name_or_path: str | Path = "default", *, device: str = "auto", weights: str | Path | None = None) -> Predictor:
+def load(
+    name_or_path: str | Path = "default", *, device: str = "auto", weights: str | Path | None = None
+) -> Predictor | TopDownPredictor:
     """A predictor by the name of a model that comes with Poise, or from a checkpoint.
+
+    For a model that looks at one person at a time, the default model finds the people; `poise.pipeline` lets choose.
 
     Args:
         name_or_path: ``default``, the name of a shipped model, the path of a checkpoint, or, with ``weights``, the
@@ -212,4 +226,9 @@ def load(name_or_path: str | Path = "default", *, device: str = "auto", weights:
     from poise.predict.loading import load_model
 
     loaded = load_model(name_or_path, weights)
-    return Predictor(loaded.model, device, loaded.metadata)
+    if loaded.model.view.kind == "whole":
+        return Predictor(loaded.model, device, loaded.metadata)
+    from poise.predict.pipeline import find_people
+    from poise.predict.topdown import TopDownPredictor
+
+    return TopDownPredictor(loaded.model, find_people("default", device=device), device, loaded.metadata)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,8 +18,25 @@ from poise.types import ImageArray
 if TYPE_CHECKING:
     from torch import Tensor
 
-    Picture = ImageSource | Tensor
-    """One picture: what `read_image` takes, or a tensor (3, H, W) of uint8 or of floats in 0..1."""
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A picture and what it is called, for those who look something up by it.
+
+    Attributes:
+        image: the picture.
+        name: its file name, or None.
+        image_id: its id in a data set, or None.
+    """
+
+    image: ImageSource | Tensor
+    name: str | None = None
+    image_id: int | str | None = None
+
+
+if TYPE_CHECKING:
+    Picture = ImageSource | Tensor | Named
+    """One picture: what `read_image` takes, or a tensor (3, H, W) of uint8 or of floats in 0..1; also with a name."""
     Pictures = Picture | Iterable[Picture]
     """One picture or many; an array or tensor of four dimensions is many."""
 
@@ -79,7 +97,7 @@ def each_picture(images: Pictures) -> Iterator[Picture]:
 
 
 def _each(images: Any) -> Iterator[Any]:
-    if isinstance(images, str | Path | bytes) or hasattr(images, "getexif"):
+    if isinstance(images, str | Path | bytes | Named) or hasattr(images, "getexif"):
         return iter([images])
     if hasattr(images, "ndim"):
         return iter(images if images.ndim == 4 else [images])
@@ -93,7 +111,8 @@ def to_image(picture: Picture) -> ImageArray:
         FileNotFoundError: there is no such file.
         ValueError: it is not a picture (see `read_image`), or a tensor of another shape or range.
     """
-    return read_image(_array(picture) if _is_tensor(picture) else cast("ImageSource", picture))
+    image = picture.image if isinstance(picture, Named) else picture
+    return read_image(_array(image) if _is_tensor(image) else cast("ImageSource", image))
 
 
 def _array(tensor: Any) -> np.ndarray[Any, Any]:
@@ -104,7 +123,9 @@ def _array(tensor: Any) -> np.ndarray[Any, Any]:
 
 
 def source_name(picture: Picture) -> str | None:
-    """The file name of a picture given by its path, else None."""
+    """The file name of a picture given by its path, or the name given along with it, else None."""
+    if isinstance(picture, Named):
+        return picture.name if picture.name is not None else source_name(cast("Picture", picture.image))
     return str(picture) if isinstance(picture, str | Path) else None
 
 

@@ -10,7 +10,6 @@ from poise.data.config import SourceConfig
 from poise.data.loader import read_source
 from poise.evaluate.model import evaluate_model
 from poise.models.base import PoseModel
-from poise.predict.predictor import Predictor
 
 
 class Validator:
@@ -32,4 +31,4 @@ class Validator:
     def __call__(self, model: PoseModel) -> dict[str, float]:
         """AP and the rest of `poise.evaluate.coco.METRICS`, at the size of ``model.view``, on the model's device."""
         device = next(cast(nn.Module, model).parameters()).device
-        return evaluate_model(Predictor(model, device), self._source.annotations, self._source.images)
+        return evaluate_model(model, self._source.annotations, self._source.images, device=device)

@@ -1,0 +1,98 @@
+"""One call for find-then-refine: who finds the people, and what refines them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from poise.predict.boxes import Boxes, read_boxes
+from poise.predict.loading import load_model
+from poise.predict.people import MARGIN, PEOPLE_MIN_SCORE, FoundPeople, People
+from poise.predict.predictor import Predictor
+from poise.predict.topdown import TopDownPredictor
+
+Name = str | Path
+
+
+def pipeline(
+    people: Name | Predictor | People = "default",
+    pose: Name | Sequence[Name] = "rsn_small",
+    *,
+    device: str = "auto",
+    weights: Name | None = None,
+    people_min_score: float = PEOPLE_MIN_SCORE,
+    people_nms: float | None = None,
+    shift_heatmap: bool = False,
+) -> TopDownPredictor:
+    """A predictor in two steps: where people are, then the pose of each of them from near.
+
+    Args:
+        people: a single-stage model by name or path (see `poise.load`) or its predictor; or boxes: the path of a
+            ``.json`` file as `poise.predict.boxes.read_boxes` takes it, or any source of boxes.
+        pose: a top-down model by name or path; several of equal skeleton and view are an ensemble, whose heatmaps
+            are averaged.
+        device: as `poise.load`.
+        weights: as `poise.load`, with one model.
+        people_min_score: people whom the single-stage model finds with a lower score are left out.
+        people_nms: leave out whose box has a larger IoU with that of a better person; None: the single-stage model's
+            own suppression is enough.
+        shift_heatmap: as `TopDownPredictor`.
+
+    Returns:
+        A predictor with ``predict`` and ``predict_iter``, as those of `poise.load`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a model is unknown, of the wrong kind, or does not fit the others; or an argument is out of bounds.
+    """
+    names = [pose] if isinstance(pose, str | Path) else list(pose)
+    if not names:
+        raise ValueError("pose names no model")
+    if weights is not None and len(names) > 1:
+        raise ValueError("weights go with one preset; name the checkpoints of an ensemble instead")
+    loaded = [load_model(name, weights) for name in names]
+    for name, part in zip(names, loaded, strict=True):
+        if part.model.view.kind != "crop":
+            raise ValueError(
+                f"{str(name)!r} looks at whole pictures and finds people itself; boxes, people and ensembles are for "
+                "models that look at one person at a time"
+            )
+    source: Predictor | People
+    if isinstance(people, str | Path):
+        source = _source(people, device, people_min_score, people_nms)
+    elif isinstance(people, Predictor):
+        source = FoundPeople(people, min_score=people_min_score, nms=people_nms)
+    else:
+        source = people
+    return TopDownPredictor(
+        [part.model for part in loaded], source, device, loaded[0].metadata, shift_heatmap=shift_heatmap
+    )
+
+
+def find_people(
+    model: Name = "default",
+    *,
+    device: str = "auto",
+    min_score: float = PEOPLE_MIN_SCORE,
+    nms: float | None = None,
+    margin: tuple[float, float] = MARGIN,
+) -> FoundPeople:
+    """People found by a single-stage model, given by name or path; arguments and errors as `FoundPeople`."""
+    loaded = load_model(model)
+    if loaded.model.view.kind != "whole":
+        raise ValueError(f"{str(model)!r} looks at one person at a time and cannot find people; name another model")
+    predictor = Predictor(loaded.model, device, loaded.metadata)
+    return FoundPeople(predictor, _told(model), min_score=min_score, nms=nms, margin=margin)
+
+
+def _source(people: Name, device: str, min_score: float, nms: float | None) -> FoundPeople | Boxes:
+    if Path(people).suffix.lower() == ".json":
+        return read_boxes(people)
+    return find_people(people, device=device, min_score=min_score, nms=nms)
+
+
+def _told(model: Name) -> str:
+    """The name of a model for reports: that of the default model instead of ``default``."""
+    from poise.zoo import DEFAULT
+
+    return DEFAULT if model == "default" else str(model)

@@ -1,0 +1,273 @@
+"""Find, then refine: a top-down model looks at every person that somebody else has found (RSN spec 11).
+
+Letters: B crops, N people, K keypoints, h w heatmap size. Frames: image px, input px (of a crop).
+
+Scores. The references score a keypoint with the height of its peak (0..1) plus 0.5, and a person with the score of
+the box times the mean of these. Such scores reach 1.5, and a keypoint that is nowhere to be seen still has 0.5. People
+are ranked by these numbers here too; but what comes out is a keypoint's height alone, and a person's score divided by
+1.5. Both then lie in 0..1 (a peak may exceed its label by a little), and the order of the people is the same.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from poise.data.crops import crop_view
+from poise.data.views import collate
+from poise.geometry.affine import apply, apply_to_boxes, invert
+from poise.models.base import PoseModel
+from poise.predict.batches import run_in_batches
+from poise.predict.boxes import Found, PersonBoxes
+from poise.predict.people import FoundPeople, People
+from poise.predict.predictor import Predictor, Rescore, find_device, prepared
+from poise.predict.sources import each_picture
+from poise.skeletons import Skeleton
+from poise.types import FloatArray, ImageArray, Poses, View
+
+if TYPE_CHECKING:
+    from poise.predict.sources import Pictures
+    from poise.predict.views import Scale
+
+BATCH_CPU, BATCH_GPU = 8, 64
+
+
+@runtime_checkable
+class HeatmapModel(PoseModel, Protocol):
+    """A model of one person at a time, whose output is one heatmap a keypoint."""
+
+    def heatmaps(self, images: Tensor) -> Tensor:
+        """(B, K, h, w) of images (B, 3, H, W): the maps that keypoints are read from, and no others."""
+        ...
+
+
+class _Maps(NamedTuple):
+    """What `decode` of a heatmap model looks at."""
+
+    heatmaps: tuple[Tensor, ...]
+
+
+class _Picture(NamedTuple):
+    """What is kept of a picture while its crops run."""
+
+    boxes: FloatArray
+    size: tuple[int, int]
+    name: str | None
+
+
+class TopDownPredictor:
+    """Finds the poses in pictures in two steps: where people are, then each of them from near.
+
+    Several models are an ensemble: their heatmaps are averaged. The models are not changed (see `Predictor`).
+
+    Args:
+        models: one model that looks at crops, or several with equal skeleton and view.
+        people: where the people are: a single-stage predictor, or any source of boxes.
+        device: as `Predictor`.
+        metadata: of the model's checkpoint; ``min_score`` in it is the default threshold, else the people's.
+        shift_heatmap: in a flip test, move the mirrored heatmaps one column right; the references do not (RSN spec 11).
+
+    Raises:
+        ValueError: a model looks at whole pictures, or models do not go together.
+    """
+
+    def __init__(
+        self,
+        models: PoseModel | Sequence[PoseModel],
+        people: People | Predictor,
+        device: str | torch.device = "auto",
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        shift_heatmap: bool = False,
+    ) -> None:
+        members = [_heatmap_model(m) for m in (models if isinstance(models, Sequence) else [models])]
+        _require_alike(members)
+        self.device = find_device(device)
+        self.people: People = FoundPeople(people) if isinstance(people, Predictor) else people
+        self.metadata = dict(metadata or {})
+        self.min_score = float(self.metadata.get("min_score", self.people.min_score))
+        self.models = [prepared(m, self.device) for m in members]
+        self._shift = shift_heatmap
+
+    @property
+    def model(self) -> HeatmapModel:
+        """The first model: it reads keypoints off the heatmaps, and suppresses."""
+        return self.models[0]
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """What the K keypoints are."""
+        return self.model.skeleton
+
+    def predict(
+        self,
+        images: Pictures,
+        *,
+        min_score: float | None = None,
+        batch: int | None = None,
+        scales: Sequence[Scale] | None = None,
+        flip: bool = False,
+    ) -> list[Poses]:
+        """The poses in one picture or several: one `Poses` a picture, in order, in pixels of the picture.
+
+        Args:
+            images: as `Predictor.predict`; where boxes come from a file, pictures are paths or `Named`.
+            min_score: leave out poses with a lower score (see the head of this module); None is the attribute
+                ``min_score``, 0 keeps one pose for every box.
+            batch: crops that run together, whichever pictures they are from; None is 64 on a GPU and 8 on the CPU.
+            scales: None: a crop has one size.
+            flip: also look at each person mirrored, and average the heatmaps.
+
+        Returns:
+            `Poses` whose ``boxes`` are those of the people; the best pose first; empty where nobody is.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: something is not a picture, a picture's boxes are not known, or an argument is out of bounds.
+        """
+        return list(self.predict_iter(images, min_score=min_score, batch=batch, scales=scales, flip=flip))
+
+    def predict_iter(
+        self,
+        images: Pictures,
+        *,
+        min_score: float | None = None,
+        batch: int | None = None,
+        scales: Sequence[Scale] | None = None,
+        flip: bool = False,
+        rescore: Rescore | None = None,
+    ) -> Iterator[Poses]:
+        """As `predict`, one after the other: any number of pictures in little memory.
+
+        Args:
+            images: as `predict`; any iterable, read as needed.
+            min_score: as `predict`.
+            batch: as `predict`.
+            scales: as `predict`.
+            flip: as `predict`.
+            rescore: gives the candidates of each picture other scores before they are suppressed.
+        """
+        if scales is not None:
+            raise ValueError("scales are for models that look at whole pictures; this one looks at crops of one size")
+        threshold = self.min_score if min_score is None else min_score
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"min_score {min_score!r} must lie in 0..1")
+        if batch is not None and batch < 1:
+            raise ValueError(f"batch {batch!r} must be at least 1")
+        size = batch or (BATCH_CPU if self.device.type == "cpu" else BATCH_GPU)
+        return self._stream(self.people.find(each_picture(images)), size, flip, threshold, rescore)
+
+    def predict_views(self, views: Sequence[View], *, flip: bool = False) -> list[Poses]:
+        """The pose in each view, in image px; its box is what the view shows, its score is final.
+
+        Args:
+            views: crops, at least one, of whatever pictures; they run as one batch.
+            flip: as `predict`.
+        """
+        images = collate(views, self.model.view.stride).images.to(self.device)
+        with torch.inference_mode():
+            maps = self.heatmaps(images, flip)
+            found = self.model.decode(_Maps((maps,)), [view.size for view in views])
+        offset = float(getattr(self.model.config, "score_offset", 0.0))
+        return [_in_picture(poses, view, offset) for poses, view in zip(found, views, strict=True)]
+
+    def heatmaps(self, images: Tensor, flip: bool = False) -> Tensor:
+        """(B, K, h, w): the mean of all models' heatmaps of crops (B, 3, H, W), with ``flip`` also of the mirrored."""
+        total: Tensor | None = None
+        for model in self.models:
+            maps = model.heatmaps(images)
+            if flip:
+                other = model.heatmaps(images.flip(-1))
+                maps = (maps + unmirrored(other, self.skeleton.flip_index, self._shift)) / 2
+            total = maps if total is None else total + maps
+        assert total is not None
+        return total / len(self.models)
+
+    def _stream(
+        self, found: Iterator[Found], batch: int, flip: bool, min_score: float, rescore: Rescore | None
+    ) -> Iterator[Poses]:
+        waiting: deque[_Picture] = deque()
+
+        def crops() -> Iterator[Iterator[View]]:
+            for image, name, people in found:
+                waiting.append(_Picture(people.boxes, (image.shape[0], image.shape[1]), name))
+                yield self._crops(image, people)
+
+        def run(views: Sequence[View]) -> list[Poses]:
+            return self.predict_views(views, flip=flip)
+
+        for number, parts in enumerate(run_in_batches(crops(), run, batch, self.model.view.stride)):
+            picture = waiting.popleft()
+            # suppression leaves ids alone: they say which box a pose is from
+            candidates = [replace(pose, ids=np.array([box])) for box, pose in enumerate(parts)]
+            if candidates and rescore is not None:
+                candidates = [rescore(number, Poses.concatenate(candidates))]
+            yield self._finished(candidates, picture).filter(min_score)
+
+    def _crops(self, image: ImageArray, people: PersonBoxes) -> Iterator[View]:
+        for box, score in zip(*people, strict=True):
+            yield crop_view(image, box, self.model.view, box_score=float(score))
+
+    def _finished(self, candidates: list[Poses], picture: _Picture) -> Poses:
+        """The poses of one picture out of those of its boxes."""
+        if not candidates:
+            return replace(Poses.empty(self.skeleton, picture.size), source=picture.name)
+        kept = self.model.suppress(Poses.concatenate(candidates))
+        height, width = picture.size
+        edge = np.array([width, height, width, height], np.float32) - 0.5
+        boxes = np.clip(picture.boxes[kept.ids], -0.5, edge)
+        order = np.argsort(-kept.scores, kind="stable")
+        return replace(kept, boxes=boxes, ids=None, image_size=picture.size, source=picture.name)[order]
+
+
+def unmirrored(heatmaps: Tensor, flip_index: Sequence[int], shift: bool = False) -> Tensor:
+    """Heatmaps (B, K, h, w) of a mirrored picture as those of the picture: mirrored, left and right exchanged.
+
+    Args:
+        heatmaps: of the mirrored picture.
+        flip_index: for each keypoint, which one it is in the mirror.
+        shift: move the maps one column right; the first column stays (RSN spec 11).
+    """
+    back = heatmaps.flip(-1)[:, list(flip_index)]
+    return torch.cat([back[..., :1], back[..., :-1]], -1) if shift else back
+
+
+def _in_picture(poses: Poses, view: View, offset: float) -> Poses:
+    """The pose of a view in image px, with the scores that users see; ``offset`` is in the model's scores."""
+    to_image = invert(view.to_input)
+    return replace(
+        poses,
+        keypoints=apply(to_image, poses.keypoints).astype(np.float32),
+        keypoint_scores=np.clip(poses.keypoint_scores - offset, 0, 1),
+        boxes=apply_to_boxes(to_image, poses.boxes).astype(np.float32),
+        scores=poses.scores * view.box_score / (1 + offset),
+        image_size=view.image_size,
+    )
+
+
+def _heatmap_model(model: PoseModel) -> HeatmapModel:
+    if model.view.kind != "crop" or not isinstance(model, HeatmapModel):
+        raise ValueError("this model looks at whole pictures: it finds people itself and needs no boxes")
+    return model
+
+
+def _require_alike(models: Sequence[HeatmapModel]) -> None:
+    """``ValueError`` unless the heatmaps of all models can be averaged."""
+    if not models:
+        raise ValueError("an ensemble needs at least one model")
+    first = models[0]
+    for other in models[1:]:
+        if other.skeleton != first.skeleton:
+            raise ValueError(
+                f"models of an ensemble need the same skeleton, not {first.skeleton.name!r} and {other.skeleton.name!r}"
+            )
+        if other.view != first.view:
+            fields = [f for f in type(first.view).model_fields if getattr(first.view, f) != getattr(other.view, f)]
+            told = ", ".join(f"{f} {getattr(first.view, f)} and {getattr(other.view, f)}" for f in fields)
+            raise ValueError(f"models of an ensemble need equal views; these differ in {told}")
