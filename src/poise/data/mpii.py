@@ -63,16 +63,6 @@ def person_box(center: Sequence[float], scale: float) -> FloatArray64:
     return np.array([x - 1 - half, y - 1 - half, x - 1 + half, y - 1 + half])
 
 
-def is_mpii(data: Any) -> bool:
-    """Whether the content of a JSON file has the form of MPII annotations."""
-    return (
-        isinstance(data, list)
-        and bool(data)
-        and isinstance(data[0], dict)
-        and ({"image", "center", "scale"} <= data[0].keys() or {"img_paths", "objpos"} <= data[0].keys())
-    )
-
-
 def read_mpii_people(annotations: str | Path) -> tuple[MpiiPerson, ...]:
     """All persons of a file in its order.
 
@@ -84,7 +74,7 @@ def read_mpii_people(annotations: str | Path) -> tuple[MpiiPerson, ...]:
     data = load_json(path)
     if not isinstance(data, list) or not all(isinstance(entry, dict) for entry in data):
         raise ValueError(f"{path} is not an MPII file: its top level must be a list of objects, one a person")
-    return tuple(_person(entry, f"{path}: entry {i}") for i, entry in enumerate(data))
+    return tuple(parse_person(entry, f"{path}: entry {i}") for i, entry in enumerate(data))
 
 
 def read_mpii(
@@ -128,6 +118,21 @@ def read_mpii(
     return PoseDataset(name or annotations.stem, skeleton, records)
 
 
+def parse_person(entry: Mapping[str, Any], where: str) -> MpiiPerson:
+    """One entry of a file; a ``ValueError`` begins with ``where``."""
+    other = "img_paths" in entry
+    image = entry.get("img_paths" if other else "image")
+    if not isinstance(image, str) or not image:
+        raise ValueError(f"{where}: it has no picture; expected the file name under 'image'")
+    center = numbers(entry.get("objpos" if other else "center"), "center", 2, where)
+    scale = numbers([entry.get("scale_provided" if other else "scale")], "scale", 1, where)[0]
+    if scale <= 0:
+        raise ValueError(f"{where}: scale must be positive, not {scale}")
+    keypoints = _joints_with_flag(entry, where) if other else _joints(entry, where)
+    head = next((entry[key] for key in ("headbox", "head_box", "head_rect") if entry.get(key) is not None), None)
+    return MpiiPerson(image, keypoints, person_box(center, scale), None if head is None else _head_box(head, where))
+
+
 def read_head_boxes(path: str | Path) -> FloatArray64:
     """(N, 4) xyxy head boxes, in the order of the persons they belong to.
 
@@ -164,20 +169,6 @@ def _load_mat(path: Path) -> dict[str, Any]:
         return dict(loadmat(str(path)))
     except Exception as error:  # the reader of damaged files raises nearly anything
         raise ValueError(f"{path} is not a readable .mat file: {' '.join(str(error).split())}") from None
-
-
-def _person(entry: Mapping[str, Any], where: str) -> MpiiPerson:
-    other = "img_paths" in entry
-    image = entry.get("img_paths" if other else "image")
-    if not isinstance(image, str) or not image:
-        raise ValueError(f"{where}: it has no picture; expected the file name under 'image'")
-    center = numbers(entry.get("objpos" if other else "center"), "center", 2, where)
-    scale = numbers([entry.get("scale_provided" if other else "scale")], "scale", 1, where)[0]
-    if scale <= 0:
-        raise ValueError(f"{where}: scale must be positive, not {scale}")
-    keypoints = _joints_with_flag(entry, where) if other else _joints(entry, where)
-    head = next((entry[key] for key in ("headbox", "head_box", "head_rect") if entry.get(key) is not None), None)
-    return MpiiPerson(image, keypoints, person_box(center, scale), None if head is None else _head_box(head, where))
 
 
 def _joints(entry: Mapping[str, Any], where: str) -> FloatArray64:

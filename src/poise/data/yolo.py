@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal, TypeGuard, get_args
 
 import numpy as np
 import yaml
@@ -25,8 +25,8 @@ from poise.data.records import PoseDataset, Record
 from poise.skeletons import COCO17, Skeleton, mirrored_pairs
 from poise.types import FloatArray
 
-SPLITS = ("train", "val", "test")
 Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 _LOG = logging.getLogger(__name__)
 
 
@@ -39,6 +39,7 @@ class YoloConfig:
         keypoints: K.
         numbers: per keypoint, 2 (x, y) or 3 (and visibility).
         category: number of the class that is read.
+        classes: how many classes there are.
         outline: the skeleton, sigmas perhaps missing.
         parts: names of the splits and their entries (folders, files) as written.
         root: folder that the entries start from.
@@ -48,8 +49,9 @@ class YoloConfig:
     keypoints: int
     numbers: int
     category: int
+    classes: int
     outline: SkeletonOutline
-    parts: Mapping[str, tuple[str, ...]]
+    parts: Mapping[Split, tuple[str, ...]]
     root: Path
 
 
@@ -142,7 +144,8 @@ def read_yolo_config(path: str | Path) -> YoloConfig:
         given = path.parent / str(data["path"])
         root = given if given.is_dir() else root
     parts = {split: _entries(data[split], split, path) for split in SPLITS if data.get(split)}
-    return YoloConfig(path, shape[0], shape[1], category, _outline(data, shape[0], category, label, path), parts, root)
+    outline = _outline(data, shape[0], category, label, path)
+    return YoloConfig(path, shape[0], shape[1], category, len(data["names"]), outline, parts, root)
 
 
 def yolo_pictures(config: YoloConfig, images: str | Path | None = None, split: Split | None = None) -> list[Path]:
