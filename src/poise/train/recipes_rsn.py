@@ -38,7 +38,7 @@ def rsn_small() -> RunConfig:
         kind="adamw",
         lr=1.5e-3,
         weight_decay=0.02,
-        rules=(ParameterRule(kind="norm", decay_factor=0.0), ParameterRule(kind="bias", decay_factor=0.0)),
+        rules=(ParameterRule(kind="norm", decay_factor=0.0),),
     )
     train = TrainConfig(
         steps=12_000,
@@ -131,8 +131,11 @@ RSN_RECIPES: dict[str, Callable[[], RunConfig]] = {
     "rsn50x2": _official("rsn50x2"),
     "rsn50x3": _official("rsn50x3"),
     "rsn50x4": _official("rsn50x4"),
+    "rsn50x4_384x288": _official("rsn50x4_384x288"),
     "rsn50_paper": _official("rsn50_paper"),
+    "rsn50x4_paper": _official("rsn50x4_paper"),
     "rsn18_mpii": _official_mpii("rsn18_mpii"),
+    "rsn50x4_mpii": _official_mpii("rsn50x4_mpii"),
     "rsn18_mmpose": _mmpose("rsn18_mmpose", 2e-2, (170, 190, 200)),
     "rsn50_mmpose": _mmpose("rsn50_mmpose", 5e-3, (170, 200)),
     "rsn50x2_mmpose": _mmpose("rsn50x2_mmpose", 5e-3, (170, 200)),
