@@ -21,6 +21,7 @@ from poise.models import preset
 from poise.models.rsn import RSN
 from poise.models.rsn_blocks import LEVELS, ConvNorm, PoseRefineMachine, ResidualStepsBlock
 from poise.models.rsn_loss import hardest_loss, level_kernels, plain_loss, read_truth, stage_terms
+from poise.predict.topdown import unmirrored
 from poise.skeletons import COCO17, MPII16
 from poise.types import Persons
 
@@ -379,3 +380,13 @@ def test_oks_suppression() -> None:
             int(name.split("max")[1]) if "max" in name else 0,
         )  # fmt: skip
         assert found.indices.tolist() == kept, name
+
+
+def test_flip() -> None:
+    c = case("flip")
+    plain, mirrored = (normal(rule["seed"], rule["shape"]) for rule in c.settings["inputs"].values())
+    for skeleton, name in ((COCO17, "COCO"), (MPII16, "MPII")):
+        assert [list(pair) for pair in skeleton.flip_pairs] == c.settings["flip_pairs"][name]
+    for shift, name in ((False, "official_average"), (False, "mmpose_average_noshift"), (True, "mmpose_average_shift")):
+        ours = (plain + unmirrored(mirrored, COCO17.flip_index, shift)) / 2
+        c.compare(name, ours, absolute=1e-6)

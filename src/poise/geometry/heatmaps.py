@@ -7,6 +7,7 @@ Frames: *cells* are pixels of a map; input px are cells times `STRIDE`. Maps liv
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -134,14 +135,19 @@ def blur(maps: Tensor, kernel: int, margin: int = 0) -> Tensor:
     Returns:
         (..., h + 2 margin, w + 2 margin): the result with that many cells around it.
     """
-    radius, weights = kernel // 2, gaussian_kernel(kernel)
-    padded = F.pad(maps, [margin + radius] * 4)
-    height, width = maps.shape[-2] + 2 * margin, maps.shape[-1] + 2 * margin
-    down = sum(w * padded[..., i : i + height, :] for i, w in enumerate(weights))
-    assert isinstance(down, Tensor)
-    across = sum(w * down[..., i : i + width] for i, w in enumerate(weights))
-    assert isinstance(across, Tensor)
-    return across
+    weights = gaussian_kernel(kernel)
+    padded = F.pad(maps, [margin + kernel // 2] * 4)
+    down = _weighted_sum(padded, weights, -2, maps.shape[-2] + 2 * margin)
+    return _weighted_sum(down, weights, -1, maps.shape[-1] + 2 * margin)
+
+
+def _weighted_sum(x: Tensor, weights: Sequence[float], dim: int, length: int) -> Tensor:
+    """Neighbours along ``dim`` weighted and summed in symmetric pairs, so that mirrored maps give mirrored sums."""
+    radius = len(weights) // 2
+    total = x.narrow(dim, radius, length) * weights[radius]
+    for i in range(radius):
+        total.add_(x.narrow(dim, i, length) + x.narrow(dim, 2 * radius - i, length), alpha=weights[i])
+    return total
 
 
 def second_peak(maps: Tensor, kernel: int) -> Peaks:
@@ -155,13 +161,20 @@ def second_peak(maps: Tensor, kernel: int) -> Peaks:
         kernel: of the blur.
     """
     height, width = maps.shape[-2:]
-    smooth = blur(_exact(maps), kernel, _BORDER).flatten(-2)
-    wide = width + 2 * _BORDER
-    best = smooth.argmax(-1, keepdim=True)
-    rival = smooth.scatter(-1, best, 0.0).argmax(-1, keepdim=True)
-    point = torch.cat([best % wide, best // wide], -1).to(smooth.dtype)
-    step = torch.cat([rival % wide, rival // wide], -1).to(smooth.dtype) - point
-    point = point - _BORDER + _SHIFT * step / step.norm(dim=-1, keepdim=True).clamp(min=1e-3)
+    margin = min(kernel // 2, _BORDER)
+    smooth = blur(_exact(maps), kernel, margin).flatten(-2)
+    wide = width + 2 * margin
+    top, best = smooth.max(-1, keepdim=True)
+    second, rival = smooth.scatter(-1, best, 0.0).max(-1, keepdim=True)
+
+    def cell_of(value: Tensor, index: Tensor) -> Tensor:
+        """Beyond the blur's reach all is zero: the first cell of the border wins over what is not positive."""
+        cell = torch.cat([index % wide, index // wide], -1) - margin
+        return torch.where(value > 0, cell, -_BORDER).to(smooth.dtype)
+
+    point = cell_of(top, best)
+    step = cell_of(second, rival) - point
+    point = point + _SHIFT * step / step.norm(dim=-1, keepdim=True).clamp(min=1e-3)
     point = torch.minimum(point.clamp(min=0), point.new_tensor([width - 1, height - 1]))
     cell = point.round().long()
     height_there = maps.flatten(-2).gather(-1, cell[..., 1:] * width + cell[..., :1])[..., 0]

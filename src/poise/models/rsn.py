@@ -243,6 +243,8 @@ class RSN(nn.Module):
 
     def _run(self, images: Tensor) -> Iterator[tuple[Stage, StageFeatures]]:
         """The features of one stage after the other."""
+        if images.shape[-2] % STRIDE or images.shape[-1] % STRIDE:
+            raise ValueError(f"RSN needs sides that are multiples of {STRIDE}, not {tuple(images.shape[-2:])}")
         x = self.pool(self.stem(images))
         skips: list[Tensor] = []
         for number, stage in enumerate(self._stages(), 1):
