@@ -2,9 +2,9 @@
 
     python benchmarks/smpr.py --preset smpr_r50 --threads 1 --rounds 3 --candidates 300
 
-Weights are random; the bias of the class is set so that as many locations pass the threshold as in a picture with people. Backbone, neck
-and head are timed, batch norms folded; suppression is not. Processor time is what to compare where the machine has
-other work.
+Weights are random; the bias of the class is set so that as many locations pass the threshold as in a picture with
+people. Backbone, neck and head are timed, batch norms folded; suppression is not. Processor time is what to compare
+where the machine has other work.
 """
 
 from __future__ import annotations
