@@ -81,6 +81,7 @@ def save_checkpoint(
 
     Raises:
         ValueError: the metadata is not JSON-ready.
+        OSError: the file cannot be written; one from before is untouched.
     """
     description = {
         "format": FORMAT,
@@ -97,7 +98,10 @@ def save_checkpoint(
     state = cast(nn.Module, model).state_dict()
     tensors = {name: _stored(tensor, half) for name, tensor in state.items()}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={_KEY: text})
+        try:
+            save_file(tensors, temporary, metadata={_KEY: text})
+        except SafetensorError as error:
+            raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def read_header(path: str | Path) -> Header:

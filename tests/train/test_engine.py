@@ -15,7 +15,9 @@ import torch
 
 from poise.data.views import Batch
 from poise.train.config import TrainConfig
-from poise.train.engine import NonFiniteLoss, StepReport, Trainer
+from poise.train.engine import Trainer
+from poise.train.failures import NonFiniteLoss
+from poise.train.watching import StepReport
 from tiny import Recorder, TinyBatches, TinyModel, tiny_model
 
 
@@ -199,8 +201,8 @@ def test_a_non_finite_term_stops_the_run_and_is_explained(tmp_path: Path) -> Non
     ) as e:
         t.run()
     assert e.value.step == 2
-    assert len(e.value.image_ids) == 2
-    assert all(100 <= int(i) < 108 and str(i) in str(e.value) for i in e.value.image_ids)
+    assert len(e.value.pictures) == 2
+    assert all(100 <= int(i) < 108 and str(i) in str(e.value) for i in e.value.pictures)
     assert all(torch.isfinite(p).all() for p in model.parameters())
     resumed = trainer(Poisoned(), config(save_every=1), state=tmp_path / "state.pt")
     assert resumed.resume().step == 2

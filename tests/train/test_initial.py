@@ -11,10 +11,11 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from poise.checkpoints import CheckpointError, save_checkpoint
-from poise.models import DirectPose, DirectPoseConfig
-from poise.skeletons import COCO17, CROWDPOSE14
+from poise.checkpoints import CheckpointError, read_header, save_checkpoint
+from poise.models import DirectPose, DirectPoseConfig, build_model, parse_model_config
+from poise.skeletons import COCO17, CROWDPOSE14, LSP14, Skeleton
 from poise.train.initial import load_initial_weights
+from poise.zoo import DEFAULT, shipped
 from tiny import TinyModel, tiny_model
 
 SMALL = DirectPoseConfig(backbone="mobilenetv2_100", anti_alias=False, channels=64, group_channels=8, heatmap=None)
@@ -32,7 +33,8 @@ def test_a_torchvision_backbone(tmp_path: Path) -> None:
     body = model.backbone.body
     assert torch.equal(body.conv_stem.weight, state["features.0.0.weight"])
     assert torch.equal(body.blocks[6][0].conv_pwl.weight, state["features.17.conv.2.weight"])
-    assert taken == len([n for n in body.state_dict() if not n.endswith("num_batches_tracked")])
+    assert taken.taken == taken.total == len([n for n in body.state_dict() if not n.endswith("num_batches_tracked")])
+    assert str(taken) == f"started from w.safetensors: {taken.taken} of {taken.taken} tensors taken"
 
 
 def test_a_plain_resnet_for_the_anti_aliased_one(tmp_path: Path) -> None:
@@ -70,20 +72,47 @@ def test_a_foreign_torchvision_file_is_refused(tmp_path: Path) -> None:
         load_initial_weights(DirectPose(SMALL, COCO17), tmp_path / "w.safetensors")
 
 
-def test_a_checkpoint_of_another_skeleton_keeps_the_own_outputs(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    source = TinyModel(skeleton=CROWDPOSE14)
+@pytest.mark.parametrize("count", [2, 14])
+def test_a_checkpoint_of_another_skeleton_keeps_the_own_outputs(tmp_path: Path, count: int) -> None:
+    """Also where the other skeleton has as many keypoints: they are others."""
+    other = Skeleton(f"other{count}", CROWDPOSE14.keypoints[:count], (), (), CROWDPOSE14.sigmas[:count])
+    source = TinyModel(skeleton=other)
     with torch.no_grad():
         source.backbone[0].weight.fill_(0.25)
     save_checkpoint(tmp_path / "c.safetensors", source)
     model = tiny_model()
     outputs = model.head.weight.detach().clone()
+    before = torch.get_rng_state()
     taken = load_initial_weights(model, tmp_path / "c.safetensors")
-    assert taken == len(model.state_dict()) - 2
+    assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(model.backbone[0].weight, source.backbone[0].weight)
     assert torch.equal(model.head.weight, outputs)
-    assert "does not set 2 of" in caplog.text
+    total = len(model.state_dict())
+    assert str(taken) == (
+        f"started from c.safetensors: {total - 2} of {total} tensors taken; "
+        f"made anew for pair instead of other{count}: head"
+    )
+
+
+def test_a_checkpoint_of_the_same_keypoints_is_taken_whole(tmp_path: Path) -> None:
+    source = TinyModel()
+    save_checkpoint(tmp_path / "c.safetensors", source)
+    model = tiny_model()
+    taken = load_initial_weights(model, tmp_path / "c.safetensors")
+    assert taken.taken == taken.total
+    assert taken.remade == ()
+    assert torch.equal(model.head.weight, source.head.weight)
+
+
+def test_a_shipped_model_finds_other_keypoints() -> None:
+    """All but the layers that count keypoints is taken."""
+    path = shipped()[DEFAULT].path
+    model = build_model(parse_model_config(read_header(path).model), LSP14)
+    taken = load_initial_weights(model, path)
+    assert taken.skeletons == ("coco17", "lsp14")
+    assert taken.taken > 0.9 * taken.total
+    assert taken.remade[0] == "head.align.tower"
+    assert not any(name.startswith("backbone") for name in taken.remade)
 
 
 def test_a_checkpoint_of_another_system_is_refused(tmp_path: Path) -> None:

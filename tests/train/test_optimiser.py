@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from poise.train.config import OptimiserConfig, TrainConfig
-from poise.train.engine import share_batch_norms
+from poise.train.devices import share_batch_norms
 from poise.train.optimiser import build_optimiser, frozen_batch_norms, load_optimiser, parameter_groups, set_lr
 
 

@@ -14,8 +14,8 @@ from poise.checkpoints import read_header
 from poise.data.config import DataConfig, SourceConfig
 from poise.models import preset
 from poise.train.config import RunConfig, TrainConfig
-from poise.train.engine import StepReport
 from poise.train.run import RunFolder
+from poise.train.watching import StepReport
 from tiny import tiny_model
 
 
@@ -31,7 +31,7 @@ def run_config(**train: Any) -> RunConfig:
 
 
 def report(step: int, total: float = 1.0) -> StepReport:
-    return StepReport(step, 0, {"a": total / 2, "total": total}, 0.1 * step, 2.0, 4, 0.5, 0.25)
+    return StepReport(step, 0, {"a": total / 2, "total": total}, 0.1 * step, 2.0, 4, 0.5, 0.25, 6, 1_000_000)
 
 
 def lines(folder: RunFolder) -> list[dict[str, Any]]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from poise.cli.errors import INTERRUPTED, complain
+
 if TYPE_CHECKING:
     from poise.train.config import RunConfig
-
-INTERRUPTED = 130
-"""Exit code of a run that was stopped by Ctrl-C."""
+    from poise.train.run import RunFolder
 
 
 def train(
@@ -30,8 +31,9 @@ def train(
 ) -> None:
     """Train a model.
 
-    The run's folder gets the settings, a log and the models; the best one is checkpoints/best.safetensors.
-    Ctrl-C stops after the current step and saves; --resume goes on as if nothing had happened.
+    The run's folder gets the settings, a log, curves, sample pictures and the models; the best one is
+    checkpoints/best.safetensors. Ctrl-C stops after the current step and saves; --resume goes on as if nothing had
+    happened. Started by "torchrun --nproc_per_node=N --no-python" or "accelerate launch", N processes train one model.
     """
     if device not in ("auto", "cpu"):
         raise ValueError(f"--device {device!r}: auto or cpu (choose a GPU with CUDA_VISIBLE_DEVICES)")
@@ -67,24 +69,65 @@ def _settings(recipe: str | None, folder: Path, changes: list[str], resume: bool
 
 
 def _train(config: RunConfig, path: Path, resume: bool, device: str) -> None:
-    from poise.train.launch import prepare_run
-    from poise.train.progress import ProgressDisplay
+    from poise.train.failures import explain
     from poise.train.run import RunFolder
 
     folder = RunFolder(path)
-    trainer = prepare_run(config, folder, resume=resume, device=device)
+    try:
+        finished = _run(config, folder, resume, device)
+    except Exception as error:
+        reason = explain(error, config)
+        if reason is None or os.environ.get("POISE_DEBUG", "0") not in ("", "0"):
+            raise
+        complain(reason + _how_to_go_on(folder))
+        raise typer.Exit(1) from None
+    finally:
+        folder.close()
+    if not finished:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _run(config: RunConfig, folder: RunFolder, resume: bool, device: str) -> bool:
+    """Prepare, train and tell; True if the run is over, False if it was asked to stop."""
+    from poise.train.finish import finish_run
+    from poise.train.launch import prepare_run
+    from poise.train.progress import ProgressDisplay
+
+    trainer = prepare_run(config, folder, resume=resume, device=device, tell=_say)
+    if not trainer.accelerator.is_main_process:
+        return trainer.run().finished
     start = trainer.position.step
     display = ProgressDisplay(trainer.total, start, config.train.log_every)
-    if start >= trainer.total:
-        display.console.print(f"nothing to do: {start} of {trainer.total} steps are done; raise train.steps to go on")
     trainer.watch(display)
     try:
         outcome = trainer.run()
     finally:
         display.close()
-        folder.close()
     if not outcome.finished:
-        how = f"go on with: poise train --resume --run {path}"
-        display.console.print(f"stopped after step {outcome.step} of {trainer.total} and saved; {how}", soft_wrap=True)
-        raise typer.Exit(INTERRUPTED)
-    typer.echo(folder.best if folder.best.exists() else folder.last)
+        _say(f"stopped after step {outcome.step} of {trainer.total} and saved{_how_to_go_on(folder)}")
+        return False
+    if outcome.early:
+        _say(
+            f"ended after step {outcome.step} of {trainer.total}: {config.train.patience} evaluations without a better "
+            f"{config.train.best_by}; raise train.patience to go on"
+        )
+    elif start >= trainer.total:
+        _say(f"nothing to do: {start} of {trainer.total} steps are done; raise train.steps to go on")
+    for what, command in finish_run(config, trainer, folder, device).items():
+        _say(f"{what + ':':9} {command}")
+    typer.echo(folder.result)
+    return True
+
+
+def _say(message: str) -> None:
+    """One line on stderr."""
+    typer.echo(message, err=True)
+
+
+def _how_to_go_on(folder: RunFolder) -> str:
+    """The end of a message: the command that resumes the run, if there is a state to resume from."""
+    if not folder.state.exists():
+        return ""
+    from poise.train.commands import resume_command
+
+    return f"; go on with: {resume_command(folder.path)}"

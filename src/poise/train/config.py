@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from poise.checkpoints import read_header
 from poise.data.config import DataConfig, SourceConfig
-from poise.models import ModelConfig
+from poise.models import ModelConfig, preset
 from poise.settings import Settings
+from poise.zoo import shipped
 
 DATA_VARIABLE = "POISE_DATA"
 """Environment variable with the folder that relative data paths start from."""
@@ -91,6 +93,10 @@ class TrainConfig(Settings):
     """Autocast type of the network; losses are float32 in any case."""
     ema: float | None = Field(default=None, gt=0, lt=1)
     """Decay of the moving average of the weights that is evaluated and saved; None: the weights themselves are."""
+    patience: int | None = Field(default=None, ge=1)
+    """Evaluations in a row without a better ``best_by`` after which the run ends early; None: it never does."""
+    best_by: str = "AP"
+    """The metric that decides which model is the best; larger is better."""
     freeze: tuple[str, ...] = ()
     """Regular expressions of parameter names that are not trained."""
     freeze_batch_norm: tuple[str, ...] = ()
@@ -102,16 +108,25 @@ class TrainConfig(Settings):
     """Steps between evaluations; None: only after the last step."""
     save_every: int = Field(default=1000, ge=1)
     """Steps between saves of the state to resume from; the last step is always saved."""
+    trackers: tuple[str, ...] | None = None
+    """Who gets the numbers besides ``metrics.jsonl``, by the names that accelerate knows (tensorboard, wandb, mlflow,
+    comet_ml, aim, clearml, dvclive ...); None: tensorboard, if it is installed."""
+    samples: int = Field(default=8, ge=0)
+    """Pictures on which predictions and truth are drawn after the last step."""
     keep: int = Field(default=0, ge=0)
     """How many numbered checkpoints stay in the run folder, besides ``last`` and ``best``."""
     sync_batch_norm: bool = False
     """Batch norms of several processes share their statistics (GPUs only); one process needs nothing for that."""
+    checkpoint_activations: tuple[str, ...] = ()
+    """Regular expressions of module names whose activations are computed once more in the backward pass instead of
+    being kept: less memory for more time (``[backbone]``: the whole backbone; ``[stages]``: each stage)."""
     channels_last: bool = False
     compile: bool = False
+    """Let ``torch.compile`` make the network faster; the first step then takes minutes."""
     deterministic: bool = False
     """Only deterministic operators, at some cost; without it runs on a GPU differ in the last bits."""
 
-    @field_validator("freeze", "freeze_batch_norm")
+    @field_validator("freeze", "freeze_batch_norm", "checkpoint_activations")
     @classmethod
     def _compile_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(checked_pattern(p) for p in patterns)
@@ -120,6 +135,8 @@ class TrainConfig(Settings):
     def _one_length(self) -> TrainConfig:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give exactly one of steps and epochs")
+        if self.patience is not None and self.eval_every is None:
+            raise ValueError("patience counts evaluations: give eval_every, too")
         return self
 
     def total_steps(self, batches_per_epoch: int) -> int:
@@ -133,15 +150,21 @@ class RunConfig(Settings):
     """Everything that decides a training run."""
 
     model: ModelConfig
+    """Settings of the network. A string stands for the settings of a shipped model, of a preset or of a checkpoint."""
     data: DataConfig
     train: TrainConfig
     skeleton: str = "coco17"
     """What the model predicts: a built-in skeleton's name, or ``data``: as the first source's annotations say."""
     init: str | None = None
-    """Weights to start from: a safetensors file with a backbone (names of timm or torchvision) or a Poise checkpoint;
-    ``timm``: timm fetches the backbone's ImageNet weights; None: random."""
+    """Weights to start from: a shipped model's name, or a safetensors file: a Poise checkpoint of whatever skeleton, or
+    a backbone (names of timm or torchvision). ``timm``: timm fetches the backbone's ImageNet weights; None: random."""
     data_root: str | None = None
     """Folder that relative paths of ``data`` start from; None: the environment's ``POISE_DATA``, else ``data``."""
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _named_model(cls, model: Any) -> Any:
+        return named_model(model) if isinstance(model, str) else model
 
     @property
     def root(self) -> Path:
@@ -163,6 +186,21 @@ class RunConfig(Settings):
                 "val": located(data.val) if data.val is not None else None,
             }
         )
+
+
+def named_model(name: str) -> Any:
+    """The settings of a shipped model, a preset, or the model in a checkpoint.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: it is no checkpoint, or the name is unknown.
+    """
+    models = shipped()
+    if name in models:
+        return read_header(models[name].path).model
+    if name.endswith(".safetensors"):
+        return read_header(name).model
+    return preset(name)
 
 
 def checked_pattern(pattern: str) -> str:

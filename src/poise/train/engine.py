@@ -8,120 +8,44 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from timm.layers import convert_sync_batchnorm
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from poise.data.views import Batch
 from poise.models.base import PoseModel
+from poise.train.checkpointing import checkpoint_activations
 from poise.train.config import TrainConfig
+from poise.train.devices import make_accelerator, mean_of_processes, memory_in_use, share_batch_norms
 from poise.train.ema import ModelEma
+from poise.train.failures import NonFiniteLoss, SaveFailed
 from poise.train.interrupt import StopRequest, stop_on_signals
 from poise.train.optimiser import build_optimiser, freeze_parameters, frozen_batch_norms, load_optimiser, set_lr
+from poise.train.patience import Patience
 from poise.train.schedule import lr_factor
 from poise.train.state import Position, read_state, set_random_state, undisturbed_random_state, write_state
-
-Evaluate = Callable[[PoseModel], Mapping[str, float]]
-"""Measures a model (in eval mode): numbers by name, ``AP`` among them if the best model is to be kept."""
+from poise.train.watching import Batches, Evaluate, Outcome, StepReport, Watcher
 
 
-class Batches(Protocol):
-    """Endless training batches whose content depends on (epoch, number within the epoch) alone."""
-
-    steps_per_epoch: int
-
-    @property
-    def state(self) -> tuple[int, int]:
-        """(epoch, number) of the batch that comes next."""
-        ...
-
-    def set_state(self, epoch: int, batch: int = 0) -> None:
-        """Go on with that batch at the next ``iter``."""
-        ...
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Batches from `state` on, without end."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class StepReport:
-    """What one step did.
+class Update(NamedTuple):
+    """What `Trainer.step` did, in all processes together.
 
     Attributes:
-        step: updates done, this one included.
-        epoch: epoch of its first batch.
-        losses: the weighted terms, averaged over the step's batches, and their sum as ``total``.
-        lr: learning rate of parameters that no rule changes.
+        losses: mean loss terms and their sum as ``total``.
         grad_norm: L2 norm of the gradient before clipping.
-        images: views seen.
-        seconds: time it took, waiting for data included.
-        waited: seconds of it spent waiting for data.
+        lr: learning rate of parameters that no rule changes.
+        people: persons with a labelled keypoint.
     """
 
-    step: int
-    epoch: int
     losses: dict[str, float]
-    lr: float
     grad_norm: float
-    images: int
-    seconds: float
-    waited: float
-
-
-class Watcher(Protocol):
-    """Who is told how a run goes; `poise.train.run.RunFolder` and the progress display are watchers."""
-
-    def stepped(self, report: StepReport) -> None:
-        """A step is done."""
-        ...
-
-    def evaluated(self, step: int, metrics: Mapping[str, float], model: PoseModel) -> None:
-        """``model``, in eval mode, was measured after ``step`` steps."""
-        ...
-
-    def saved(self, step: int, model: PoseModel) -> None:
-        """The state after ``step`` steps was saved; ``model`` is what a user of the run gets."""
-        ...
-
-
-class NonFiniteLoss(ArithmeticError):  # noqa: N818 (named for what it is)
-    """A loss term or the gradient became infinite or not a number; the message prints all terms, step and pictures."""
-
-    def __init__(
-        self, position: Position, terms: Mapping[str, float], image_ids: Sequence[int | str], what: str
-    ) -> None:
-        self.step = position.step
-        self.terms = dict(terms)
-        self.image_ids = list(image_ids)
-        values = ", ".join(f"{name} {value:g}" for name, value in terms.items())
-        ids = ", ".join(str(i) for i in image_ids)
-        super().__init__(
-            f"{what} is not finite at step {position.step}: {values}; pictures of epoch {position.epoch}: {ids}"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a call of `Trainer.run` ended.
-
-    Attributes:
-        step: updates done in all.
-        finished: whether the run reached its last step; if not, it was asked to stop.
-        metrics: of the last evaluation in this call.
-    """
-
-    step: int
-    finished: bool
-    metrics: dict[str, float] = field(default_factory=dict)
+    lr: float
+    people: int
 
 
 class Trainer:
@@ -136,8 +60,11 @@ class Trainer:
         watchers: who is told.
         device: ``auto`` takes what accelerate finds (its environment variables count), ``cpu`` forces the CPU.
 
+    Several processes (see `poise.train.devices.join_processes`) train one model: each has a part of every batch, and
+    what is reported is of all of them together.
+
     Raises:
-        ValueError: a rule or pattern fits no parameter, or fp16 is asked for without a GPU.
+        ValueError: a rule or pattern fits nothing of the model, or fp16 is asked for without a GPU.
     """
 
     def __init__(
@@ -162,6 +89,8 @@ class Trainer:
         for watcher in watchers:
             self.watch(watcher)
         self._random: dict[str, Any] | None = None
+        self._saved: int | None = None
+        self.patience = Patience(config.patience, config.best_by)
 
         module = cast(nn.Module, model)
         freeze_parameters(module, config.freeze)
@@ -171,6 +100,7 @@ class Trainer:
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         module.to(self.accelerator.device, memory_format=layout)  # type: ignore[call-overload]
         self.ema = ModelEma(module, config.ema) if config.ema is not None else None
+        checkpoint_activations(module, config.checkpoint_activations)
         if config.compile:
             module.compile()
         self.model = model
@@ -187,15 +117,16 @@ class Trainer:
             self._watchers.append(watcher)
 
     def run(self) -> Outcome:
-        """Train from the current position to the last step, or until Ctrl-C or SIGTERM.
+        """Train from the current position to the last step, until it gets no better, or until Ctrl-C or SIGTERM.
 
         Raises:
             NonFiniteLoss: a term or the gradient is not finite; the state saved last is still there.
+            SaveFailed: the disk is full, for example; likewise.
         """
         metrics: dict[str, float] = {}
         self._train_mode()
         with stop_on_signals() as stop, closing(self._steps(stop)) as steps:
-            for report in steps:
+            for report in steps if not self.patience.exhausted else ():
                 for watcher in self._watchers:
                     watcher.stepped(report)
                 last = self.position.step == self.total
@@ -205,31 +136,36 @@ class Trainer:
                     self.save()
                 if self._evaluate is not None and (last or self._is_due(self.config.eval_every)):
                     metrics = self.measure()
-        finished = self.position.step >= self.total
-        if not finished:
+                    if self.patience.exhausted:
+                        break
+        early = self.patience.exhausted and self.position.step < self.total
+        finished = early or self.position.step >= self.total
+        if self._saved != self.position.step:
             self.save()
-        return Outcome(self.position.step, finished, metrics)
+        return Outcome(self.position.step, finished, early, metrics)
 
-    def step(self, batches: Sequence[Batch]) -> tuple[dict[str, float], float, float]:
-        """One update of the weights from ``config.accumulate`` batches: (mean loss terms, gradient norm, lr)."""
+    def step(self, batches: Sequence[Batch]) -> Update:
+        """One update of the weights from ``config.accumulate`` batches."""
         factor = lr_factor(self.position.step, self.config.schedule, self.total)
         set_lr(self._optimiser, factor)
         sums: dict[str, float] = {}
+        people = 0
         for batch in batches:
             with self.accelerator.accumulate(self._network):
-                terms, total = self._losses(batch)
+                terms, total, count = self._losses(batch)
                 self.accelerator.backward(total)
-                norm = self._clip(terms, batch)
+                norm = self._clip(terms, batches)
                 self._optimiser.step()
                 self._optimiser.zero_grad()
+            people += count
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value / len(batches)
         if self.ema is not None:
             self.ema.update(cast(nn.Module, self.model))
-        return sums, norm, factor * self.config.optimiser.lr
+        return Update(sums, norm, factor * self.config.optimiser.lr, people)
 
     def measure(self) -> dict[str, float]:
-        """Evaluate `best_model`, tell the watchers, and go back to training."""
+        """Evaluate `best_model` in the main process, tell the watchers, and go back to training."""
         metrics: dict[str, float] = {}
         if self._evaluate is not None and self.accelerator.is_main_process:
             model = self.best_model
@@ -239,11 +175,20 @@ class Trainer:
             for watcher in self._watchers:
                 watcher.evaluated(self.position.step, metrics, model)
             self._train_mode()
-        self.accelerator.wait_for_everyone()
+        if self.accelerator.num_processes > 1:
+            (metrics,) = broadcast_object_list([metrics])
+        self.patience.update(metrics)
+        if self.config.patience is not None:
+            self.save()  # so that a resumed run counts on from here
         return metrics
 
     def save(self) -> None:
-        """Write the state file and tell the watchers."""
+        """Write the state file and tell the watchers.
+
+        Raises:
+            SaveFailed: that is not possible; files from before are untouched.
+        """
+        self._saved, before = self.position.step, self._saved
         if self._state is None or not self.accelerator.is_main_process:
             return
         scaler = self.accelerator.scaler
@@ -252,10 +197,17 @@ class Trainer:
             "optimiser": self._optimiser.state_dict(),
             "ema": self.ema.state_dict() if self.ema is not None else None,
             "scaler": scaler.state_dict() if scaler is not None else None,
+            "patience": self.patience.state_dict(),
         }
-        write_state(self._state, self.position, parts)
-        for watcher in self._watchers:
-            watcher.saved(self.position.step, self.best_model)
+        try:
+            write_state(self._state, self.position, parts)
+            for watcher in self._watchers:
+                watcher.saved(self.position.step, self.best_model)
+        except OSError as error:
+            kept = f"that of step {before} is still there" if before is not None else "there is no earlier one"
+            raise SaveFailed(
+                f"the state after step {self.position.step} could not be saved ({error}); {kept}"
+            ) from error
 
     def resume(self) -> Position:
         """Read the state file: the next `run` does exactly what the interrupted one would have done.
@@ -279,7 +231,9 @@ class Trainer:
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:500]
             raise ValueError(f"{self._state} does not fit this model and optimiser: {reason}") from None
+        self.patience.load_state_dict(parts.get("patience") or self.patience.state_dict())
         self.position = position
+        self._saved = position.step
         return position
 
     def _steps(self, stop: StopRequest) -> Generator[StepReport]:
@@ -292,12 +246,22 @@ class Trainer:
                 if self._agreed(stop):
                     return
                 waited = time.perf_counter() - started
-                losses, norm, lr = self.step(batches)
+                update = self.step(batches)
                 epoch = self.position.epoch
                 self.position = Position(number + 1, *self.batches.state)
                 images = sum(len(batch.views) for batch in batches) * self.accelerator.num_processes
-                seconds = time.perf_counter() - started
-                yield StepReport(number + 1, epoch, losses, lr, norm, images, seconds, waited)
+                yield StepReport(
+                    step=number + 1,
+                    epoch=epoch,
+                    losses=update.losses,
+                    lr=update.lr,
+                    grad_norm=update.grad_norm,
+                    images=images,
+                    seconds=time.perf_counter() - started,
+                    waited=waited,
+                    people=update.people,
+                    memory=memory_in_use(self.accelerator.device),
+                )
 
     def _fetch(self, stream: Iterator[Batch], stop: StopRequest) -> list[Batch]:
         """The batches of one step; possibly too few if a stop was requested meanwhile."""
@@ -327,33 +291,48 @@ class Trainer:
         yield first
         yield from batches
 
-    def _losses(self, batch: Batch) -> tuple[dict[str, float], Tensor]:
-        """Loss terms as numbers, and their sum to differentiate; float32, outside autocast."""
+    def _losses(self, batch: Batch) -> tuple[dict[str, float], Tensor, int]:
+        """Mean loss terms of all processes, this one's sum to differentiate, and the number of people in all.
+
+        Losses are float32, outside autocast.
+        """
         device = self.accelerator.device
         layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
         images = batch.images.to(device, non_blocking=True, memory_format=layout)
         persons = [truth.to(device) for truth in batch.persons]
         outputs = self._network(images)
         losses = self.model.loss(outputs, persons)
-        values = torch.stack([value.detach().float() for value in losses.values()]).tolist()
-        total = torch.stack(list(losses.values())).sum()
-        terms = dict(zip(losses, values, strict=True)) | {"total": math.fsum(values)}
-        self._check_finite(terms, terms.values(), batch, "a loss term")
-        return terms, total
+        people = sum(int((truth.keypoints[..., 2] > 0).any(-1).sum()) for truth in batch.persons)
+        own = [value.detach().float() for value in losses.values()]
+        values = torch.stack([*own, own[0].new_tensor(float(people))])
+        *means, count = mean_of_processes(values, self.accelerator).tolist()
+        terms = dict(zip(losses, means, strict=True)) | {"total": math.fsum(means)}
+        if not all(math.isfinite(value) for value in terms.values()):
+            found = dict(zip(losses, values.tolist(), strict=False))
+            raise self._non_finite(found | {"total": math.fsum(found.values())}, [batch], "a loss term")
+        return terms, torch.stack(list(losses.values())).sum(), round(count * self.accelerator.num_processes)
 
-    def _clip(self, terms: Mapping[str, float], batch: Batch) -> float:
+    def _clip(self, terms: dict[str, float], batches: Sequence[Batch]) -> float:
         """Clip the gradient on the last batch of a step; returns its norm before that (0 on other batches)."""
         if not self.accelerator.sync_gradients:
             return 0.0
         limit = self.config.clip_norm if self.config.clip_norm is not None else math.inf
         norm = float(self.accelerator.clip_grad_norm_(self._network.parameters(), limit))
-        if self.config.precision != "fp16":  # there the scaler skips the step and lowers its scale
-            self._check_finite(terms, [norm], batch, f"the gradient norm ({norm:g})")
+        if self.config.precision != "fp16" and not math.isfinite(norm):  # fp16's scaler skips such a step
+            raise self._non_finite(terms, batches, f"the gradient norm ({norm:g})")
         return norm
 
-    def _check_finite(self, terms: Mapping[str, float], values: Any, batch: Batch, what: str) -> None:
-        if not all(math.isfinite(value) for value in values):
-            raise NonFiniteLoss(self.position, terms, [view.image_id for view in batch.views], what)
+    def _non_finite(self, terms: dict[str, float], batches: Sequence[Batch], what: str) -> NonFiniteLoss:
+        """The error, with the terms and pictures of the processes that are to blame; all of them call this."""
+        pictures = self._names([view.image_id for batch in batches for view in batch.views])
+        parts = gather_object([(terms, pictures)]) if self.accelerator.num_processes > 1 else [(terms, pictures)]
+        blamed = [part for part in parts if not all(math.isfinite(value) for value in part[0].values())] or parts
+        return NonFiniteLoss(self.position, blamed[0][0], [name for _, names in blamed for name in names], what)
+
+    def _names(self, image_ids: Sequence[int | str]) -> list[int | str]:
+        """The files of training pictures, where the data can tell; else their numbers."""
+        names = getattr(self.batches, "names", None)
+        return list(image_ids) if names is None else list(names(self.position.epoch, image_ids))
 
     def _train_mode(self) -> None:
         cast(nn.Module, self.model).train()
@@ -367,27 +346,3 @@ class Trainer:
 
     def _is_due(self, every: int | None) -> bool:
         return every is not None and self.position.step % every == 0
-
-
-def make_accelerator(config: TrainConfig, device: str) -> Accelerator:
-    """The accelerator of a run; a process that trains several runs in turn may give each its own precision."""
-    on_cpu = device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
-    if config.precision == "fp16" and on_cpu:
-        raise ValueError("train.precision=fp16 needs a GPU; on a CPU use bf16 or no")
-    AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(
-        cpu=device == "cpu", mixed_precision=config.precision, gradient_accumulation_steps=config.accumulate
-    )
-
-
-def share_batch_norms(module: nn.Module, accelerator: Accelerator) -> None:
-    """Let the batch norms of all processes share their statistics; nothing to do for a single process.
-
-    Raises:
-        ValueError: there are several processes but no GPU, where torch has no such norm.
-    """
-    if accelerator.num_processes == 1:
-        return
-    if accelerator.device.type != "cuda":
-        raise ValueError("train.sync_batch_norm with several processes needs GPUs; set it to false on a CPU")
-    convert_sync_batchnorm(module)

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
-from accelerate import PartialState
 
 from poise.data.config import DataConfig
 from poise.data.loader import build_train_loader, read_source
+from poise.files import write_text
 from poise.models import build_model
 from poise.models.base import PoseModel
 from poise.settings import nearest
 from poise.skeletons import SKELETONS, Skeleton
 from poise.train.config import RunConfig, TrainConfig
-from poise.train.engine import Evaluate, Trainer
+from poise.train.devices import join_processes
+from poise.train.engine import Trainer
 from poise.train.initial import load_initial_weights
 from poise.train.run import RunFolder
 from poise.train.validation import Validator
+from poise.train.watching import Evaluate
+from poise.zoo import DEFAULT, shipped
+
+_log = logging.getLogger(__name__)
 
 SKELETON_OF_DATA = "data"
 """Value of ``RunConfig.skeleton`` that takes the skeleton from the annotations."""
@@ -34,23 +41,34 @@ def prepare_run(
     *,
     resume: bool = False,
     device: str = "auto",
+    tell: Callable[[str], None] = _log.info,
 ) -> Trainer:
     """Build model, data and trainer; make the run's folder, or go on with the one that is there.
 
-    The global generators of Python, numpy and torch are seeded with ``config.train.seed``.
+    The global generators of Python, numpy and torch are seeded with ``config.train.seed``. All processes of the run
+    call this alike; the main one writes the folder.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        resume: go on with the run that is there.
+        device: ``auto`` or ``cpu``.
+        tell: is told what was taken from the weights to start from.
 
     Raises:
         FileExistsError: the folder already holds a run and ``resume`` is not given.
         FileNotFoundError: data or initial weights are missing, or there is no state to resume.
         ValueError: the settings do not fit each other, the data or the saved state.
     """
+    place = join_processes(device)
     if not resume:
         folder.refuse_existing()
+    place.wait_for_everyone()  # the main process makes the folder further down
     seed_everything(config.train)
     data = config.located_data()
     skeleton = run_skeleton(config.skeleton, data)
-    model = initial_model(config, skeleton, load=not resume)
-    place = PartialState(cpu=device == "cpu")
+    notes: list[str] = []
+    model = initial_model(config, skeleton, load=not resume, tell=notes.append)
     batches = build_train_loader(
         data, model.view, skeleton, config.train.seed, place.process_index, place.num_processes
     )
@@ -58,13 +76,21 @@ def prepare_run(
     trainer = Trainer(
         model, batches, config.train, state=folder.state, evaluate=evaluate, watchers=[folder], device=device
     )
-    if resume:
-        step = trainer.resume().step
-        if trainer.accelerator.is_main_process:
-            folder.reopen(config, step)
-    elif trainer.accelerator.is_main_process:
-        folder.create(config)
+    step = trainer.resume().step if resume else 0
+    if place.is_main_process:
+        _open_folder(folder, config, step, resume, notes)
+        for note in notes:
+            tell(note)
     return trainer
+
+
+def _open_folder(folder: RunFolder, config: RunConfig, step: int, resume: bool, notes: list[str]) -> None:
+    if resume:
+        folder.reopen(config, step)
+    else:
+        folder.create(config)
+        if notes:
+            write_text(folder.start, "".join(f"{note}\n" for note in notes))
 
 
 def run_skeleton(name: str, data: DataConfig) -> Skeleton:
@@ -81,13 +107,16 @@ def run_skeleton(name: str, data: DataConfig) -> Skeleton:
     return SKELETONS[name]
 
 
-def initial_model(config: RunConfig, skeleton: Skeleton, *, load: bool = True) -> PoseModel:
+def initial_model(
+    config: RunConfig, skeleton: Skeleton, *, load: bool = True, tell: Callable[[str], None] = _log.info
+) -> PoseModel:
     """The model of a run with the weights that ``config.init`` names.
 
     Args:
         config: of the run.
         skeleton: of the model.
         load: False leaves the weights random, for a state that is going to replace them.
+        tell: is told in one line what was taken from a file and what was made anew.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -98,8 +127,25 @@ def initial_model(config: RunConfig, skeleton: Skeleton, *, load: bool = True) -
     if config.init == TIMM:
         return _with_timm_weights(config, skeleton)
     model = cast(PoseModel, build_model(config.model, skeleton))
-    load_initial_weights(model, Path(config.init))
+    tell(str(load_initial_weights(model, weights_file(config.init))))
     return model
+
+
+def weights_file(name: str) -> Path:
+    """The file of a shipped model, or the path itself.
+
+    Raises:
+        FileNotFoundError: it is neither.
+    """
+    models = shipped()
+    found = models.get(DEFAULT if name == "default" else name)
+    if found is not None:
+        return found.path
+    if not Path(name).is_file():
+        raise FileNotFoundError(
+            f"init: there is no file {name!r} and no shipped model of that name ({', '.join(models) or 'none'})"
+        )
+    return Path(name)
 
 
 def seed_everything(config: TrainConfig) -> None:

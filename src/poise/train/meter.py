@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from poise.train.engine import StepReport
+from poise.train.watching import StepReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,8 @@ class Summary:
         images_per_second: views seen per second.
         seconds_per_step: mean duration of a step.
         waiting: share of the time spent waiting for data, 0..1.
+        people: mean number of labelled persons in a view.
+        memory: bytes in use at their end.
     """
 
     step: int
@@ -30,6 +32,8 @@ class Summary:
     images_per_second: float
     seconds_per_step: float
     waiting: float
+    people: float
+    memory: int
 
 
 class Meter:
@@ -57,4 +61,6 @@ class Meter:
             images_per_second=sum(r.images for r in reports) / max(seconds, 1e-9),
             seconds_per_step=seconds / count,
             waiting=sum(r.waited for r in reports) / max(seconds, 1e-9),
+            people=sum(r.people for r in reports) / max(sum(r.images for r in reports), 1),
+            memory=last.memory,
         )

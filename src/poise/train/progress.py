@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from datetime import timedelta
 
@@ -10,12 +9,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from poise.models.base import PoseModel
-from poise.train.engine import StepReport
 from poise.train.meter import Meter, Summary
+from poise.train.watching import StepReport
+
+NOBODY = 20
+"""After so many steps in a row without a labelled person there is a warning."""
 
 
 class ProgressDisplay:
-    """Shows losses, learning rate, images per second and the time left; a `poise.train.engine.Watcher`.
+    """Shows losses, learning rate, images per second, memory and the time left; a `poise.train.watching.Watcher`.
 
     Args:
         total: steps of the whole run.
@@ -29,7 +31,7 @@ class ProgressDisplay:
         self._total = total
         self._log_every = log_every if not self.console.is_terminal else 1
         self._meter = Meter()
-        self._started = time.perf_counter()
+        self._nobody = 0
         self._bar: Progress | None = None
         if self.console.is_terminal:
             self._bar = Progress(
@@ -46,6 +48,13 @@ class ProgressDisplay:
     def stepped(self, report: StepReport) -> None:
         """Show the newest numbers."""
         self._meter.add(report)
+        self._nobody = 0 if report.people else self._nobody + 1
+        if self._nobody == NOBODY:
+            self.console.print(
+                f"warning: no labelled person in {NOBODY} steps: nothing but the absence of people is learned; "
+                "look at the annotations, and at min_visible, min_size and the scales of data.augment",
+                soft_wrap=True,
+            )
         if report.step % self._log_every and report.step != self._total:
             return
         summary = self._meter.summarise()
@@ -70,10 +79,11 @@ class ProgressDisplay:
 
 
 def describe(summary: Summary) -> str:
-    """One line of numbers: total loss, its terms, learning rate, gradient norm, speed."""
+    """One line of numbers: total loss, its terms, learning rate, gradient norm, speed, memory."""
     terms = " ".join(f"{name} {value:.4g}" for name, value in summary.losses.items() if name != "total")
     waiting = f", {summary.waiting:.0%} waiting for data" if summary.waiting >= 0.1 else ""
     return (
         f"loss {summary.losses.get('total', 0.0):.4g} ({terms})  lr {summary.lr:.3g}  "
-        f"gradient {summary.grad_norm:.3g}  {summary.images_per_second:.1f} images/s{waiting}"
+        f"gradient {summary.grad_norm:.3g}  {summary.images_per_second:.1f} images/s  "
+        f"{summary.memory / 1e9:.1f} GB{waiting}"
     )

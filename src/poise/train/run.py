@@ -9,6 +9,10 @@
     RUN/checkpoints/step_*.safetensors  the newest ``keep`` numbered ones
     RUN/state.pt                        what ``--resume`` goes on from
     RUN/tensorboard/                    the same numbers as metrics.jsonl, if tensorboard is installed
+    RUN/start.txt                       what was taken from the weights to start from, if there were any
+    RUN/results.png                     losses and metrics over epochs, after the last step
+    RUN/samples/*.jpg                   truth and predictions side by side, likewise
+    RUN/commands.txt                    how to resume the run, measure the model and use it
 """
 
 from __future__ import annotations
@@ -17,32 +21,32 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from accelerate.tracking import TensorBoardTracker
-
 from poise.checkpoints import read_header, save_checkpoint
-from poise.files import write_text
+from poise.files import remove_leftovers, write_text
 from poise.models.base import PoseModel
 from poise.train.config import RunConfig
-from poise.train.engine import StepReport
 from poise.train.meter import Meter
-
-BEST_BY = "AP"
-"""The metric that decides which model is the best."""
+from poise.train.trackers import Trackers
+from poise.train.watching import StepReport
 
 
 class RunFolder:
-    """Writes a run's files; a `poise.train.engine.Watcher`.
+    """Writes a run's files; a `poise.train.watching.Watcher`.
 
     Attributes:
         path: the folder.
         settings: the run's settings.
         state: the file to resume from.
         last: the newest model.
-        best: the model with the best AP so far; absent until an evaluation reported one.
+        best: the model with the best metric so far (``train.best_by``); absent until an evaluation reported it.
+        log: the numbers of the run.
+        start: what was taken from the weights to start from.
+        results: losses and metrics over epochs.
+        samples: folder of pictures with truth and predictions.
+        commands: how to go on.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -51,14 +55,25 @@ class RunFolder:
         self.last = self.path / "checkpoints" / "last.safetensors"
         self.best = self.path / "checkpoints" / "best.safetensors"
         self.settings = self.path / "config.yaml"
-        self._log = self.path / "metrics.jsonl"
+        self.log = self.path / "metrics.jsonl"
+        self.start = self.path / "start.txt"
+        self.results = self.path / "results.png"
+        self.samples = self.path / "samples"
+        self.commands = self.path / "commands.txt"
         self._log_every = 1
         self._keep = 0
+        self._best_by = "AP"
         self._recipe: dict[str, Any] = {}
         self._saved_step: int | None = None
         self._best_value: float | None = None
         self._meter = Meter()
-        self._tracker: TensorBoardTracker | None = None
+        self._evaluated: tuple[int, Mapping[str, float]] | None = None
+        self._trackers: Trackers | None = None
+
+    @property
+    def result(self) -> Path:
+        """The model that a user of the run gets: the best one, or the newest if none was measured."""
+        return self.best if self.best.exists() else self.last
 
     def refuse_existing(self) -> None:
         """``FileExistsError`` if the folder already holds a run."""
@@ -71,7 +86,7 @@ class RunFolder:
         """Make room for a new start if the run here was never saved; a saved run stays."""
         if not self.state.exists():
             self.settings.unlink(missing_ok=True)
-            self._log.unlink(missing_ok=True)
+            self.log.unlink(missing_ok=True)
 
     def create(self, config: RunConfig) -> None:
         """Start a new run here; errors as `refuse_existing`."""
@@ -80,11 +95,13 @@ class RunFolder:
 
     def reopen(self, config: RunConfig, step: int) -> None:
         """Go on with the run that is here, which was saved after ``step`` steps; what it logged later is dropped."""
-        lines = self._log.read_text(encoding="utf-8").splitlines() if self._log.exists() else []
+        lines = self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []
         kept = [line for line in lines if _is_step_up_to(line, step)]
-        write_text(self._log, "".join(line + "\n" for line in kept))
+        write_text(self.log, "".join(line + "\n" for line in kept))
         if self.best.exists():
-            self._best_value = read_header(self.best).metadata.get("metrics", {}).get(BEST_BY)
+            self._best_value = read_header(self.best).metadata.get("metrics", {}).get(config.train.best_by)
+        for file in (self.state, self.last, self.best, self.settings, self.log):
+            remove_leftovers(file)
         self._open(config)
 
     def stepped(self, report: StepReport) -> None:
@@ -96,9 +113,10 @@ class RunFolder:
     def evaluated(self, step: int, metrics: Mapping[str, float], model: PoseModel) -> None:
         """Log the metrics; keep the model if it is the best so far; note them in ``last`` if that is this model."""
         self._write({"step": step, "metrics": dict(metrics)})
+        self._evaluated = (step, metrics)
         if step == self._saved_step:
             self._save_model(self.last, step, model, metrics)
-        value = metrics.get(BEST_BY, math.nan)
+        value = metrics.get(self._best_by, math.nan)
         if math.isfinite(value) and (self._best_value is None or value > self._best_value):
             self._best_value = value
             self._save_model(self.best, step, model, metrics)
@@ -106,36 +124,36 @@ class RunFolder:
     def saved(self, step: int, model: PoseModel) -> None:
         """Write ``last`` and, if wanted, a numbered checkpoint; drop the oldest numbered ones."""
         self._saved_step = step
-        self._save_model(self.last, step, model)
+        metrics = self._evaluated[1] if self._evaluated is not None and self._evaluated[0] == step else None
+        self._save_model(self.last, step, model, metrics)
         if self._keep:
-            self._save_model(self.last.with_name(f"step_{step:08d}.safetensors"), step, model)
+            self._save_model(self.last.with_name(f"step_{step:08d}.safetensors"), step, model, metrics)
             for old in sorted(self.last.parent.glob("step_*.safetensors"))[: -self._keep]:
                 old.unlink()
 
     def close(self) -> None:
         """Close the log."""
-        if self._tracker is not None:
-            self._tracker.finish()
-            self._tracker = None
+        if self._trackers is not None:
+            self._trackers.close()
+            self._trackers = None
 
     def _open(self, config: RunConfig) -> None:
-        write_text(self.settings, config.to_yaml())
-        self._log_every, self._keep = config.train.log_every, config.train.keep
+        train = config.train
         self._recipe = portable_recipe(config)
-        if find_spec("tensorboard") is not None:
-            self._tracker = TensorBoardTracker("tensorboard", logging_dir=str(self.path))
-            self._tracker.start()
+        self._trackers = Trackers(train.trackers, self.path, dict(_flat(self._recipe)))
+        write_text(self.settings, config.to_yaml())
+        self._log_every, self._keep, self._best_by = train.log_every, train.keep, train.best_by
 
     def _save_model(self, path: Path, step: int, model: PoseModel, metrics: Mapping[str, float] | None = None) -> None:
         metadata = {"step": step, "recipe": self._recipe, "metrics": _finite(metrics or {})}
         save_checkpoint(path, model, metadata=metadata)
 
     def _write(self, entry: dict[str, Any]) -> None:
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("a", encoding="utf-8") as file:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(_finite(entry)) + "\n")
-        if self._tracker is not None:
-            self._tracker.log(dict(_flat(entry)), step=entry["step"])
+        if self._trackers is not None:
+            self._trackers.log(dict(_flat(entry)), step=entry["step"])
 
 
 def portable_recipe(config: RunConfig) -> dict[str, Any]:

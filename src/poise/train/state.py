@@ -39,10 +39,16 @@ def write_state(path: str | Path, position: Position, parts: dict[str, Any]) -> 
     """Write a state file, whole or not at all.
 
     ``parts`` are state dicts by name; the states of Python's, numpy's and torch's global generators are added.
+
+    Raises:
+        OSError: it cannot be written; a file from before is untouched.
     """
     state = {"format": STATE_FORMAT, "position": asdict(position), "random": random_state(), "parts": parts}
     with replacing(path) as temporary:
-        torch.save(state, temporary)
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # torch's own writer has no other
+            raise OSError(f"{path} cannot be written: {(str(error).splitlines() or [''])[0]}") from error
 
 
 def read_state(path: str | Path) -> tuple[Position, dict[str, Any], dict[str, Any]]:

@@ -1,0 +1,77 @@
+"""Activation checkpointing: less memory for more time.
+
+The activations inside a checkpointed module are not kept for the backward pass but computed once more there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.utils.checkpoint import checkpoint
+
+
+def checkpoint_activations(model: nn.Module, patterns: Iterable[str]) -> list[str]:
+    """Checkpoint the modules whose names fit a pattern; of nested ones only the outermost. Names do not change.
+
+    Losses and gradients stay what they were, and so do the statistics of batch norms: the second computation does not
+    count for them. Random numbers, as of dropout, are the same in both.
+
+    Args:
+        model: changed in place.
+        patterns: regular expressions, searched in the names of modules.
+
+    Returns:
+        The names of the checkpointed modules.
+
+    Raises:
+        ValueError: a pattern fits none.
+    """
+    chosen: set[str] = set()
+    for pattern in patterns:
+        found = {name for name, _ in model.named_modules() if name and re.search(pattern, name)}
+        if not found:
+            raise ValueError(f"train.checkpoint_activations pattern {pattern!r} fits no module of the model")
+        chosen |= found
+    outermost = [name for name in chosen if not any(name.startswith(other + ".") for other in chosen)]
+    for name in outermost:
+        _wrap(model.get_submodule(name))
+    return sorted(outermost)
+
+
+class _Checkpointed(nn.Module):
+    """Stands before a module's own class, so that copies of the module are checkpointed modules of their own."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the module's own; in training without keeping what is computed on the way."""
+        forward = super().forward
+        if not self.training:
+            return forward(*args, **kwargs)
+        return checkpoint(partial(forward, **kwargs), *args, use_reentrant=False, context_fn=self._contexts)
+
+    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """What surrounds the first and the second computation."""
+        return nullcontext(), _untracked([m for m in self.modules() if isinstance(m, _NormBase)])
+
+
+def _wrap(module: nn.Module) -> None:
+    own = type(module)
+    module.__class__ = type(own.__name__, (_Checkpointed, own), {"__module__": own.__module__})
+
+
+@contextmanager
+def _untracked(norms: list[_NormBase]) -> Iterator[None]:
+    """Norms do not touch their statistics within the block; those that use them as they are go on doing so."""
+    tracking = [norm for norm in norms if norm.training and norm.track_running_stats]
+    for norm in tracking:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in tracking:
+            norm.track_running_stats = True

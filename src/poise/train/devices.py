@@ -1,0 +1,69 @@
+"""The processes and devices of a run, and what has to be told to them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import cast
+
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs, PartialState
+from accelerate.state import AcceleratorState
+from timm.layers import convert_sync_batchnorm
+from torch import Tensor, nn
+
+from poise.memory import resident_bytes
+from poise.train.config import TrainConfig
+
+PATIENCE = timedelta(hours=6)
+"""How long processes wait for each other: the main process measures the model while the others wait."""
+
+
+def join_processes(device: str) -> PartialState:
+    """This process's place among all of the run; on the first call they find each other.
+
+    ``accelerate launch`` and ``torchrun`` say in the environment how many there are; without them there is one.
+    """
+    return PartialState(cpu=device == "cpu", timeout=PATIENCE)
+
+
+def make_accelerator(config: TrainConfig, device: str) -> Accelerator:
+    """The accelerator of a run; a process that trains several runs in turn may give each its own precision.
+
+    Raises:
+        ValueError: fp16 is asked for without a GPU.
+    """
+    on_cpu = device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    if config.precision == "fp16" and on_cpu:
+        raise ValueError("train.precision=fp16 needs a GPU; on a CPU use bf16 or no")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(
+        cpu=device == "cpu",
+        mixed_precision=config.precision,
+        gradient_accumulation_steps=config.accumulate,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+    )
+
+
+def share_batch_norms(module: nn.Module, accelerator: Accelerator) -> None:
+    """Let the batch norms of all processes share their statistics; nothing to do for a single process.
+
+    Raises:
+        ValueError: there are several processes but no GPU, where torch has no such norm.
+    """
+    if accelerator.num_processes == 1:
+        return
+    if accelerator.device.type != "cuda":
+        raise ValueError("train.sync_batch_norm with several processes needs GPUs; set it to false on a CPU")
+    convert_sync_batchnorm(module)
+
+
+def mean_of_processes(values: Tensor, accelerator: Accelerator) -> Tensor:
+    """Elementwise mean over all processes; every process gets it."""
+    if accelerator.num_processes == 1:
+        return values
+    return cast(Tensor, accelerator.reduce(values, "mean"))
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Bytes: the largest amount so far on a GPU, what the process has in RAM elsewhere."""
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else resident_bytes()
