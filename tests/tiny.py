@@ -95,6 +95,9 @@ class TinyBatches:
     def set_state(self, epoch: int, batch: int = 0) -> None:
         self.state = (epoch, batch)
 
+    def names(self, epoch: int, image_ids: Sequence[int | str]) -> list[str]:
+        return [f"{epoch}:{i}" for i in image_ids]
+
     def __iter__(self) -> Iterator[Batch]:
         torch.rand(1)  # as DataLoader does when it starts
         while True:

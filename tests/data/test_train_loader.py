@@ -191,6 +191,41 @@ def test_empty_sources_are_refused(folder: Path) -> None:
         build_train_loader(config, SPEC, FIGURE, 0)
 
 
+def test_a_set_without_anybody_is_refused(tmp_path: Path) -> None:
+    write_set(tmp_path / "people", [figures((60, 60), [])])
+    write_set(tmp_path / "grounds", [figures((60, 60), [])])
+    with pytest.raises(ValueError, match=r"nobody in .*truth\.json has a labelled keypoint"):
+        loader(tmp_path)
+
+
+@pytest.mark.parametrize("pipeline", ["compose", "paper", "paper_smpr"])
+def test_the_files_of_a_training_picture(folder: Path, pipeline: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were read when it was made, whichever process made it."""
+    made = loader(folder, pipeline=pipeline, batch=1)
+    read: list[str] = []
+    cache = made.dataset._cache
+    monkeypatch.setattr(made.dataset._material, "_read", lambda record: read.append(str(record.path)) or cache(record))
+    batches = iter(made)
+    for number in range(9):
+        read.clear()
+        (view,) = next(batches).views
+        expected = list(dict.fromkeys(read))
+        monkeypatch.setattr(made.dataset._material, "_read", cache)
+        assert made.names(number // 7, [view.image_id]) == expected
+        monkeypatch.setattr(
+            made.dataset._material, "_read", lambda record: read.append(str(record.path)) or cache(record)
+        )
+        assert expected
+
+
+def test_the_files_of_a_broken_picture(tmp_path: Path) -> None:
+    write_set(tmp_path / "people", [figures((60, 60), [(10, 10, 40)])])
+    write_set(tmp_path / "grounds", [figures((60, 60), [])])
+    made = loader(tmp_path, pipeline="paper")
+    (tmp_path / "people/0.png").write_bytes(b"broken")
+    assert made.names(0, [0, 1]) == [str(tmp_path / "people/0.png")]
+
+
 def test_fill_colour_normalises_to_nothing() -> None:
     assert fill_colour(ViewSpec()) == (124, 116, 104)
     caffe = ViewSpec(mean=(102.98, 115.95, 122.77), std=(1, 1, 1), value_range=1.0, channels="bgr")

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -87,7 +88,8 @@ class TrainDataset(Dataset[Drawn | Failure]):
             np.flatnonzero([(r.size[1] > r.size[0]) == wide for r in self._records]) for wide in (False, True)
         ]
         cache_bytes = config.cache_mb * 1_000_000
-        self._material = Material(sources, negatives, spec.person_box, fill_colour(spec), ImageCache(cache_bytes))
+        self._cache = ImageCache(cache_bytes)
+        self._material = Material(sources, negatives, spec.person_box, fill_colour(spec), self._cache)
         self._crops: PersonCrops | None = None
         if config.pipeline == "crop":
             self._crops = PersonCrops(sources, config.crop, config.augment, spec, seed, cache_bytes)
@@ -109,6 +111,20 @@ class TrainDataset(Dataset[Drawn | Failure]):
         if self._config.pipeline == "paper":
             return resize_flip_crop(self._material.sample(record), self._config.paper, self._material.flip_index, rng)
         return self._with_people(record, rng)
+
+    def files(self, key: Key) -> list[Path]:
+        """The pictures that one training picture is made of; it is drawn once more to see."""
+        if self._crops is not None:
+            return [self._crops.person(key.epoch, key.position, len(self)).record.path]
+        asked: list[Path] = []
+        self._cache.asked = asked
+        try:
+            self.sample(key)
+        except (ValueError, OSError):
+            pass  # the last one asked for is the unusable one
+        finally:
+            self._cache.asked = None
+        return list(dict.fromkeys(asked))
 
     def _with_people(self, record: Record, rng: np.random.Generator) -> Sample:
         """SMPR's pipeline: another picture of the same orientation is taken where a crop has left nobody."""
@@ -148,10 +164,17 @@ class BatchPlan(Sampler[list[Key]]):
 
     def keys(self, epoch: int, batch: int) -> list[Key]:
         """The keys of one batch."""
-        sizes = self._config.sizes
-        size = sizes[int(np.random.default_rng((self._seed, epoch, batch, _SIZE_STREAM)).integers(len(sizes)))]
         first = (batch * self._world + self._rank) * self._config.batch
+        size = self._size(epoch, batch)
         return [Key(epoch, first + i, size) for i in range(self._config.batch)]
+
+    def key(self, epoch: int, position: int) -> Key:
+        """The key of the training picture with that number within the epoch, in whichever process."""
+        return Key(epoch, position, self._size(epoch, position // (self._config.batch * self._world)))
+
+    def _size(self, epoch: int, batch: int) -> int:
+        sizes = self._config.sizes
+        return sizes[int(np.random.default_rng((self._seed, epoch, batch, _SIZE_STREAM)).integers(len(sizes)))]
 
     def __iter__(self) -> Iterator[list[Key]]:
         """Batches from (`epoch`, `batch`) on, for ever."""
@@ -190,6 +213,11 @@ class TrainLoader:
         if epoch < 0 or not 0 <= batch < self.steps_per_epoch:
             raise ValueError(f"no batch {batch} in epoch {epoch}; an epoch has {self.steps_per_epoch} batches")
         self._epoch, self._batch = epoch, batch
+
+    def names(self, epoch: int, image_ids: Sequence[int | str]) -> list[str]:
+        """The files that training pictures of an epoch were made of, in any process, each once."""
+        keys = [self._plan.key(epoch, int(number)) for number in image_ids]
+        return list(dict.fromkeys(str(path) for key in keys for path in self.dataset.files(key)))
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches from `state` on, across epochs, without end; workers live as long as the iterator.
@@ -292,6 +320,12 @@ def build_train_loader(
         len(negatives),
     )
     dataset = TrainDataset(config, sources, negatives, spec, seed)
+    if not any(s.dataset.person_count for s in sources):
+        names = ", ".join(str(s.annotations) for s in config.sources)
+        raise ValueError(
+            f"nobody in {names} has a labelled keypoint (visibility 1 or 2): there is nothing to learn; look at the "
+            "keypoints, num_keypoints and iscrowd of the annotations"
+        )
     return TrainLoader(dataset, BatchPlan(config, len(dataset), seed, rank, world), config.workers)
 
 

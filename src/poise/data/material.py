@@ -28,16 +28,23 @@ class Source:
 
 
 class ImageCache:
-    """Reads pictures and keeps the latest, decoded, up to a number of bytes. Its arrays must not be written to."""
+    """Reads pictures and keeps the latest, decoded, up to a number of bytes. Its arrays must not be written to.
+
+    Attributes:
+        asked: gets the path of every picture that is asked for, if it is a list.
+    """
 
     def __init__(self, budget: int) -> None:
         """``budget`` in bytes; 0 keeps nothing."""
+        self.asked: list[Path] | None = None
         self._budget = budget
         self._used = 0
         self._kept: OrderedDict[Path, ImageArray] = OrderedDict()
 
     def __call__(self, record: Record) -> ImageArray:
         """The pixels of a record; errors as `record_image`."""
+        if self.asked is not None:
+            self.asked.append(record.path)
         image = self._kept.get(record.path)
         if image is not None:
             self._kept.move_to_end(record.path)

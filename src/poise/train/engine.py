@@ -324,15 +324,11 @@ class Trainer:
 
     def _non_finite(self, terms: dict[str, float], batches: Sequence[Batch], what: str) -> NonFiniteLoss:
         """The error, with the terms and pictures of the processes that are to blame; all of them call this."""
-        pictures = self._names([view.image_id for batch in batches for view in batch.views])
+        image_ids = [view.image_id for batch in batches for view in batch.views]
+        pictures = self.batches.names(self.position.epoch, image_ids)
         parts = gather_object([(terms, pictures)]) if self.accelerator.num_processes > 1 else [(terms, pictures)]
         blamed = [part for part in parts if not all(math.isfinite(value) for value in part[0].values())] or parts
         return NonFiniteLoss(self.position, blamed[0][0], [name for _, names in blamed for name in names], what)
-
-    def _names(self, image_ids: Sequence[int | str]) -> list[int | str]:
-        """The files of training pictures, where the data can tell; else their numbers."""
-        names = getattr(self.batches, "names", None)
-        return list(image_ids) if names is None else list(names(self.position.epoch, image_ids))
 
     def _train_mode(self) -> None:
         cast(nn.Module, self.model).train()

@@ -27,21 +27,17 @@ class NonFiniteLoss(ArithmeticError):  # noqa: N818 (named for what it is)
     Attributes:
         step: updates done before.
         terms: all loss terms of the batch that was noticed.
-        pictures: what was in the step, as far as it is to blame: files, or the data's own numbers.
+        pictures: what was in the step, as far as it is to blame, usually files.
     """
 
-    def __init__(
-        self, position: Position, terms: Mapping[str, float], pictures: Sequence[int | str], what: str
-    ) -> None:
+    def __init__(self, position: Position, terms: Mapping[str, float], pictures: Sequence[str], what: str) -> None:
         self.step = position.step
         self.terms = dict(terms)
         self.pictures = list(pictures)
         values = ", ".join(f"{name} {value:g}" for name, value in terms.items())
-        names = ", ".join(str(p) for p in self.pictures[:LISTED])
+        names = ", ".join(self.pictures[:LISTED])
         more = f" and {len(self.pictures) - LISTED} more" if len(self.pictures) > LISTED else ""
-        super().__init__(
-            f"{what} is not finite at step {position.step}: {values}; pictures of epoch {position.epoch}: {names}{more}"
-        )
+        super().__init__(f"{what} is not finite at step {position.step}: {values}; pictures: {names}{more}")
 
 
 class SaveFailed(OSError):  # noqa: N818 (named for what it is)

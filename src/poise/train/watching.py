@@ -5,7 +5,7 @@ Letters: B views of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -28,6 +28,10 @@ class Batches(Protocol):
 
     def set_state(self, epoch: int, batch: int = 0) -> None:
         """Go on with that batch at the next ``iter``."""
+        ...
+
+    def names(self, epoch: int, image_ids: Sequence[int | str]) -> list[str]:
+        """What the views of an epoch with those ids show, in words that help to find it, such as files."""
         ...
 
     def __iter__(self) -> Iterator[Batch]:
