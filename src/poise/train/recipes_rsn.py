@@ -73,7 +73,8 @@ def _official_mpii(name: str) -> Callable[[], RunConfig]:
             batch=32,
             workers=8,
         )
-        return RunConfig(model=preset(name), data=data, train=_official_training(28_800), skeleton="mpii16")
+        train = _official_training(28_800).model_copy(update={"best_by": "Mean"})
+        return RunConfig(model=preset(name), data=data, train=train, skeleton="mpii16")
 
     return make
 

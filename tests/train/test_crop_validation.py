@@ -1,0 +1,140 @@
+"""Validation of models that see one person at a time: a model that reads colours must get full marks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from poise.data.config import SourceConfig
+from poise.settings import Settings
+from poise.skeletons import COCO17, MPII16, Skeleton
+from poise.train.validation import Validator
+from poise.types import Poses, ViewSpec
+
+SIDE = 320
+
+
+class ColourConfig(Settings):
+    view: ViewSpec = ViewSpec(kind="crop", size=(256, 256), mean=(0, 0, 0), std=(1, 1, 1), half_pixel=False)
+
+
+class ColourReader(nn.Module):
+    """Finds keypoint k where the picture has the k-th colour; ``shift`` moves what it finds, input px."""
+
+    def __init__(self, skeleton: Skeleton, shift: float = 0.0) -> None:
+        super().__init__()
+        self.config, self.skeleton, self.shift = ColourConfig(), skeleton, shift
+        self.view = self.config.view
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def heatmaps(self, images: Tensor) -> Tensor:
+        levels = torch.tensor([colour(k)[0] / 255 for k in range(len(self.skeleton))])
+        distance = (images[:, :1] - levels[:, None, None]).abs() + (1 - images[:, 2:]).clamp(min=0)
+        return 1.0 * (distance < 0.02)
+
+    def decode(self, outputs: Any, sizes: Sequence[tuple[int, int]]) -> list[Poses]:
+        found = []
+        for maps, (height, width) in zip(outputs.heatmaps[-1].numpy(), sizes, strict=True):
+            centres = [np.argwhere(m > 0).mean(0)[::-1] + self.shift if m.any() else np.zeros(2) for m in maps]
+            box = [[0, 0, width - 1, height - 1]]
+            found.append(Poses(np.array(centres)[None], np.ones((1, len(maps))), np.array(box), [1.0], self.skeleton))
+        return found
+
+    def loss(self, outputs: Any, persons: Any) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def detect(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Poses]:
+        raise NotImplementedError
+
+    def suppress(self, poses: Poses) -> Poses:
+        return poses
+
+
+def colour(k: int) -> tuple[int, int, int]:
+    return 14 * k, 0, 255
+
+
+def paint(path: Path, skeleton: Skeleton, places: list[tuple[int, int]]) -> np.ndarray:
+    """A picture with a grid of discs, one a keypoint, at each place; returns (N, K, 2) their centres."""
+    image = np.zeros((SIDE, SIDE, 3), np.uint8)
+    grid = np.array([(16 * (k % 4), 24 * (k // 4)) for k in range(len(skeleton))])
+    points = np.array([grid + place for place in places])
+    for person in points:
+        for k, (x, y) in enumerate(person.tolist()):
+            cv2.circle(image, (x, y), 4, colour(k), -1)
+    cv2.imwrite(str(path), image[..., ::-1])
+    return points.astype(float)
+
+
+@pytest.fixture
+def mpii(tmp_path: Path) -> SourceConfig:
+    entries = []
+    for number, places in enumerate(([(20, 20)], [(30, 150), (200, 100)])):
+        for points in paint(tmp_path / f"{number}.png", MPII16, places):
+            scale, centre = 0.5, points.mean(0)
+            entries.append(
+                {
+                    "image": f"{number}.png",
+                    "joints": (points + 1).tolist(),
+                    "joints_vis": [1] * len(MPII16),
+                    "center": [centre[0] + 1, centre[1] + 1 - 15 * scale],
+                    "scale": scale,
+                    "headbox": [centre[0] - 5, centre[1] - 5, centre[0] + 5, centre[1] + 5],
+                }
+            )
+    (tmp_path / "valid.json").write_text(json.dumps(entries))
+    return SourceConfig(annotations=str(tmp_path / "valid.json"), images=str(tmp_path), kind="mpii")
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> SourceConfig:
+    images, people = [], []
+    for number, places in enumerate(([(20, 20)], [(30, 150), (200, 100)], [])):
+        paint_places = paint(tmp_path / f"{number}.png", COCO17, places)
+        images.append({"id": number, "file_name": f"{number}.png", "width": SIDE, "height": SIDE})
+        for points in paint_places:
+            low, sides = points.min(0) - 10, np.ptp(points, axis=0) + 20
+            triples = np.concatenate([points, np.full((len(COCO17), 1), 2)], 1)
+            people.append(
+                {
+                    "id": len(people) + 1, "image_id": number, "category_id": 1, "iscrowd": 0,
+                    "keypoints": triples.reshape(-1).tolist(), "num_keypoints": len(COCO17),
+                    "bbox": [*low, *sides], "area": float(sides.prod()),
+                }
+            )  # fmt: skip
+    category = {"id": 1, "name": "person", "keypoints": list(COCO17.keypoints), "skeleton": []}
+    (tmp_path / "val.json").write_text(json.dumps({"images": images, "annotations": people, "categories": [category]}))
+    return SourceConfig(annotations=str(tmp_path / "val.json"), images=str(tmp_path))
+
+
+def measured(source: SourceConfig, skeleton: Skeleton, shift: float = 0.0) -> dict[str, float]:
+    model: Any = ColourReader(skeleton, shift)
+    return Validator(source, model)(model)
+
+
+def test_ap_in_annotated_boxes(coco: SourceConfig) -> None:
+    assert measured(coco, COCO17)["AP"] == pytest.approx(1.0)
+    assert measured(coco, COCO17, shift=60)["AP"] < 0.5
+
+
+def test_pckh_in_annotated_squares(mpii: SourceConfig) -> None:
+    found = measured(mpii, MPII16)
+    assert {found[name] for name in ("Head", "Wrist", "Mean")} == {1.0}
+    # heads are 8.5 px: half of it in the picture is 8.7 px in a crop of twice the size
+    assert measured(mpii, MPII16, shift=8.7)["Mean"] == 0
+
+
+def test_head_boxes_beside_the_annotations(mpii: SourceConfig) -> None:
+    savemat = pytest.importorskip("scipy.io").savemat
+    boxes = np.zeros((2, 2, 3))
+    boxes[1] = 100  # 100 x 100: half a head is 42 px
+    savemat(Path(mpii.annotations).with_name("gt_valid.mat"), {"headboxes_src": boxes})
+    assert measured(mpii, MPII16, shift=8.7)["Mean"] == 1.0
