@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from poise.predict import loading
 from poise.predict.boxes import Boxes, read_boxes
-from poise.predict.loading import load_model
 from poise.predict.people import MARGIN, PEOPLE_MIN_SCORE, FoundPeople, People
 from poise.predict.predictor import Predictor
 from poise.predict.topdown import TopDownPredictor
@@ -50,7 +50,7 @@ def pipeline(
         raise ValueError("pose names no model")
     if weights is not None and len(names) > 1:
         raise ValueError("weights go with one preset; name the checkpoints of an ensemble instead")
-    loaded = [load_model(name, weights) for name in names]
+    loaded = [loading.load_model(name, weights) for name in names]
     for name, part in zip(names, loaded, strict=True):
         if part.model.view.kind != "crop":
             raise ValueError(
@@ -78,7 +78,7 @@ def find_people(
     margin: tuple[float, float] = MARGIN,
 ) -> FoundPeople:
     """People found by a single-stage model, given by name or path; arguments and errors as `FoundPeople`."""
-    loaded = load_model(model)
+    loaded = loading.load_model(model)
     if loaded.model.view.kind != "whole":
         raise ValueError(f"{str(model)!r} looks at one person at a time and cannot find people; name another model")
     predictor = Predictor(loaded.model, device, loaded.metadata)
