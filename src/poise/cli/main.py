@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 import poise
+from poise.cli import data as data_verbs
 from poise.cli.ablation import ablation
 from poise.cli.convert import convert
 from poise.cli.errors import INTERRUPTED, guarded
@@ -56,6 +57,7 @@ def main(
 
 for name, verb in VERBS.items():
     app.command(name)(guarded(verb))
+app.add_typer(data_verbs.app, name="data")
 
 
 def run() -> None:

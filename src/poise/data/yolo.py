@@ -164,6 +164,14 @@ def yolo_pictures(config: YoloConfig, images: str | Path | None = None, split: S
     return list(dict.fromkeys(found))
 
 
+def known_split(name: str) -> Split:
+    """The split of that name; else a ``ValueError``."""
+    for split in SPLITS:
+        if name == split:
+            return split
+    raise ValueError(f"a data set has no part {name!r}; one of {', '.join(SPLITS)}")
+
+
 def label_path(picture: Path) -> Path:
     """Where the people of a picture are: the last folder ``images`` becomes ``labels``, the suffix ``.txt``."""
     parts = list(picture.with_suffix(".txt").parts)
