@@ -1,7 +1,7 @@
 """Random training crops (RSN spec 10): drawn numbers are a record, what they do is a pure function of it.
 
-Order: extension of the box, half body, mirror, shift, scale, rotation; then one warp, then colours and patches. Half
-body comes before the mirror here and after it in mmpose, which makes no difference.
+Order: upright turn, extension of the box, half body, mirror, shift, scale, rotation; then one warp, then colours and
+patches. Half body comes before the mirror here and after it in mmpose, which makes no difference.
 
 Letters: K keypoints, H W picture, h w crop. Frames: image px, input px.
 """
@@ -41,6 +41,7 @@ class CropDraw(NamedTuple):
         shift: of the centre, relative to width and height.
         degrees: rotation.
         flip: whether the picture is mirrored.
+        upright: whether the person is turned upright first, if it is known how.
     """
 
     extension: Pair = (0.0, 0.0)
@@ -51,11 +52,12 @@ class CropDraw(NamedTuple):
     shift: Pair = (0.0, 0.0)
     degrees: float = 0.0
     flip: bool = False
+    upright: bool = False
 
 
 def draw(rng: np.random.Generator, config: CropConfig) -> CropDraw:
     """Numbers for one crop; always the same number of calls of ``rng``."""
-    numbers = rng.random(13).tolist()
+    numbers = rng.random(14).tolist()
     place = [_spread(u, config.spread) for u in numbers[6:10]]
     middle, reach = (config.scale[0] + config.scale[1]) / 2, (config.scale[1] - config.scale[0]) / 2
     shift = config.shift if numbers[10] < config.shift_p else 0.0
@@ -69,6 +71,7 @@ def draw(rng: np.random.Generator, config: CropConfig) -> CropDraw:
         shift=(shift * place[1], shift * place[2]),
         degrees=turn * place[3],
         flip=numbers[12] < config.flip_p,
+        upright=numbers[13] < config.upright_p,
     )
 
 

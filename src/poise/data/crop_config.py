@@ -65,6 +65,11 @@ class CropConfig(Settings):
     and 1, which is the whole range."""
     flip_p: float = Field(default=0.5, ge=0, le=1)
 
+    upright_p: float = Field(default=0.0, ge=0, le=1)
+    """How often a person is first turned so that the torso points up (see `poise.data.crop_upright`)."""
+    torso: tuple[tuple[str, ...], tuple[str, ...]] = (("left_hip", "right_hip"), ("left_shoulder", "right_shoulder"))
+    """Names of the keypoints whose means are its lower and its upper end."""
+
     recolour_p: float = Field(default=0.0, ge=0, le=1)
     """How often the colours are changed, as the ``augment`` settings say."""
     erase_p: float = Field(default=0.0, ge=0, le=1)

@@ -16,6 +16,7 @@ import numpy as np
 from poise.data.config import AugmentConfig
 from poise.data.crop_augment import draw, look_around, training_matrix, upper_mask
 from poise.data.crop_config import CropConfig
+from poise.data.crop_upright import Turned, torso_masks, upright
 from poise.data.crops import box_frame, crop_size, fitted_sides, seen_window, warp_crop
 from poise.data.material import Read, Source
 from poise.data.records import Record
@@ -83,6 +84,7 @@ class PersonCrops:
         self._flip_index = skeleton.flip_index
         names = config.upper if config.half_body_p else ()
         self._upper = upper_mask(names, skeleton.keypoints)
+        self._torso = torso_masks(*config.torso, skeleton.keypoints) if config.upright_p else None
         groups = [people(source.dataset.records, config) for source in sources]
         for source, group in zip(sources, groups, strict=True):
             if not group:
@@ -116,7 +118,10 @@ class PersonCrops:
         """
         drawn = draw(rng, self._config)
         width = person.record.size[1]
-        matrix = training_matrix(person.keypoints, person.box, width, drawn, self._config, self._spec, self._upper)
+        turned = upright(person.keypoints, person.box, self._torso) if drawn.upright and self._torso else None
+        turned = turned or Turned(affine.identity(), person.keypoints, person.box)
+        matrix = training_matrix(turned.keypoints, turned.box, width, drawn, self._config, self._spec, self._upper)
+        matrix = affine.compose(turned.matrix, matrix)
         window = seen_window(matrix, self._size, person.record.size)
         # warped from the window alone, whatever is kept: other offsets would round differently
         pixels = self._cutouts(person, window)
