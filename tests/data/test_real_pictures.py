@@ -6,11 +6,14 @@ import pytest
 
 from poise.data.coco import read_coco, read_folder
 from poise.data.compose import compose
-from poise.data.config import AugmentConfig
+from poise.data.config import AugmentConfig, CropConfig
+from poise.data.crop_people import PersonCrops
 from poise.data.images import read_image
 from poise.data.material import Material, Source
 from poise.data.records import PoseDataset
+from poise.data.samples import points_inside
 from poise.skeletons import COCO17
+from poise.types import ViewSpec
 
 DATA = Path(os.environ.get("POISE_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
 pytestmark = [
@@ -55,3 +58,20 @@ def test_canvases(coco: PoseDataset) -> None:
         assert ((seen[:, :2] > -0.5) & (seen[:, :2] < 159.5)).all()
         people += len(sample.truth)
     assert people > 12
+
+
+def test_crops_show_the_people_they_are_for(coco: PoseDataset) -> None:
+    spec = ViewSpec(kind="crop", size=(192, 160), extension=(1.2, 1.2), half_pixel=False)
+    config = CropConfig(half_body_p=0.0, recolour_p=0.5, erase_p=0.5)
+    drawer = PersonCrops([Source(coco)], config, AugmentConfig(), spec, seed=0)
+    assert len(drawer) == 754
+    inside, black = [], []
+    for position in range(0, 754, 25):
+        sample = drawer.sample(drawer.person(0, position, 754), np.random.default_rng(position))
+        assert sample.image.shape == (192, 160, 3)
+        points = sample.truth.keypoints[0]
+        labelled = points[points[:, 2] > 0]
+        inside += points_inside(labelled, (192, 160)).tolist()
+        black.append((sample.image.max(2) < 40).mean())
+    assert np.mean(inside) > 0.9
+    assert np.mean(black) < 0.5
