@@ -63,6 +63,12 @@ def person_box(center: Sequence[float], scale: float) -> FloatArray64:
     return np.array([x - 1 - half, y - 1 - half, x - 1 + half, y - 1 + half])
 
 
+def is_mpii(data: Any) -> bool:
+    """Whether the content of a JSON file has the form of MPII annotations."""
+    first = data[0] if isinstance(data, list) and data else None
+    return isinstance(first, dict) and ({"image", "center"} <= first.keys() or {"img_paths", "objpos"} <= first.keys())
+
+
 def read_mpii_people(annotations: str | Path) -> tuple[MpiiPerson, ...]:
     """All persons of a file in its order.
 

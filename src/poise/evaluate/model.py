@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from poise.data.coco import read_coco
+from poise.data.outlines import built_in
 from poise.data.records import PoseDataset, Record
 from poise.data.samples import record_image
 from poise.evaluate.coco import evaluate_keypoints, person_category, read_truth
@@ -133,7 +134,8 @@ def _check_keypoints(data: Mapping[str, Any], predictor: Predictor | TopDownPred
     category = person_category(data)
     for entry in data.get("categories") or []:
         names = tuple(entry.get("keypoints") or ())
-        if entry["id"] == category and names and names != predictor.skeleton.keypoints:
+        known = built_in(names)
+        if entry["id"] == category and names and predictor.skeleton.keypoints not in (names, known and known.keypoints):
             raise ValueError(
                 f"{annotations} has the keypoints {', '.join(names)}; the model finds "
                 f"{', '.join(predictor.skeleton.keypoints)}"

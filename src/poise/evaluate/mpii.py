@@ -95,6 +95,7 @@ def evaluate_mpii(
     *,
     head_boxes: str | Path | None = None,
     formula: Formula = "official",
+    sizes: Mapping[str, tuple[int, int]] | None = None,
 ) -> dict[str, float]:
     """PCKh of poses on an MPII file.
 
@@ -107,6 +108,7 @@ def evaluate_mpii(
             counted from 0.
         head_boxes: file of head boxes (see `read_head_boxes`), if the annotations have none.
         formula: as `pckh`.
+        sizes: as `match_poses`.
 
     Returns:
         As `pckh`.
@@ -116,10 +118,10 @@ def evaluate_mpii(
         ValueError: annotations, results and head boxes do not fit each other.
     """
     people = read_mpii_people(annotations) if isinstance(annotations, str | Path) else tuple(annotations)
-    predicted = match_poses(people, results)
+    predicted = match_poses(people, results, sizes)
     truth = np.array([p.keypoints for p in people]).reshape(-1, len(MPII16), 3)
-    sizes = head_sizes(people, None if head_boxes is None else read_head_boxes(head_boxes))
-    return pckh(predicted, truth[..., :2], truth[..., 2] > 0, sizes, formula)
+    heads = head_sizes(people, None if head_boxes is None else read_head_boxes(head_boxes))
+    return pckh(predicted, truth[..., :2], truth[..., 2] > 0, heads, formula)
 
 
 def head_sizes(people: Sequence[MpiiPerson], boxes: npt.ArrayLike | None = None) -> FloatArray64:
@@ -154,12 +156,21 @@ def head_sizes(people: Sequence[MpiiPerson], boxes: npt.ArrayLike | None = None)
     return np.array([_head_size(p) for p in people], np.float64)
 
 
-def match_poses(people: Sequence[MpiiPerson], results: Sequence[Mapping[str, Any]]) -> FloatArray64:
+def match_poses(
+    people: Sequence[MpiiPerson],
+    results: Sequence[Mapping[str, Any]],
+    sizes: Mapping[str, tuple[int, int]] | None = None,
+) -> FloatArray64:
     """(N, 16, 2) the pose of each person, NaN where there is none; image px.
 
     MPII tells where a person is, not which pose is meant. Within a picture, pairs are taken greedily by
     score x exp(-d^2 / 2), d the distance between the middles of the pose's box and of the person's square over a
     quarter of its side. The annotated joints play no part.
+
+    Args:
+        people: N persons.
+        results: as `evaluate_mpii`.
+        sizes: (height, width) by picture, if known: squares are cut at the picture's edge, as the boxes of poses are.
 
     Raises:
         ValueError: a result belongs to no annotated picture, or has another number of keypoints.
@@ -176,7 +187,9 @@ def match_poses(people: Sequence[MpiiPerson], results: Sequence[Mapping[str, Any
         poses.setdefault(str(image), []).append(result)
     for image, candidates in poses.items():
         points = np.array([_points(c, image) for c in candidates])
-        fits = _fits(candidates, points, np.array([people[i].box for i in members[image]]))
+        squares = np.array([people[i].box for i in members[image]])
+        size = None if sizes is None else sizes.get(image)
+        fits = _fits(candidates, points, squares, size)
         for _ in range(min(fits.shape)):
             pose, place = np.unravel_index(np.argmax(fits), fits.shape)
             found[members[image][int(place)]] = points[pose]
@@ -184,12 +197,15 @@ def match_poses(people: Sequence[MpiiPerson], results: Sequence[Mapping[str, Any
     return found
 
 
-def _fits(candidates: Sequence[Mapping[str, Any]], points: FloatArray64, squares: FloatArray64) -> FloatArray64:
+def _fits(
+    candidates: Sequence[Mapping[str, Any]], points: FloatArray64, squares: FloatArray64, size: tuple[int, int] | None
+) -> FloatArray64:
     """(poses, persons) logarithms of how well a pose fits a person's place."""
     scores = np.array([max(float(c.get("score", 1.0)), 1e-6) for c in candidates])
     middles = np.array([_middle(c, p) for c, p in zip(candidates, points, strict=True)])
     sides = squares[:, 2] - squares[:, 0]
-    places = 0.5 * (squares[:, :2] + squares[:, 2:])
+    seen = squares if size is None else np.clip(squares, 0, [size[1], size[0], size[1], size[0]])
+    places = 0.5 * (seen[:, :2] + seen[:, 2:])
     distances = np.linalg.norm(middles[:, None] - places[None], axis=2) / (NEARNESS * sides)
     fits: FloatArray64 = np.log(scores)[:, None] - 0.5 * distances**2
     return fits

@@ -1,4 +1,4 @@
-"""Person boxes from a file: COCO annotations (truth), or COCO detection results.
+"""Person boxes from a file: COCO or MPII annotations (truth), or COCO detection results.
 
 Letters: N boxes. Frame: image px.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from poise.data.mpii import is_mpii, read_mpii_people
 from poise.predict.sources import Named, source_name, to_image
 from poise.types import FloatArray, ImageArray
 
@@ -146,9 +147,10 @@ class Boxes:
 
 
 def read_boxes(path: str | Path, category: int = PERSON) -> Boxes:
-    """Read person boxes: a COCO annotation file, or a list of COCO detection results.
+    """Read person boxes: a COCO annotation file, an MPII file, or a list of COCO detection results.
 
     Boxes of other categories, of crowds, and without width or height are left out. A box without a ``score`` has 1.
+    The boxes of an MPII file are the squares that it describes, its pictures' ids are their file names.
 
     Args:
         path: the JSON file. An object has ``images`` and ``annotations``, a list has entries with ``image_id``,
@@ -166,6 +168,8 @@ def read_boxes(path: str | Path, category: int = PERSON) -> Boxes:
         data = json.loads(Path(path).read_bytes())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"box file {where} is not valid JSON: {' '.join(str(error).split())}") from None
+    if is_mpii(data):
+        return _squares(Path(path))
     if isinstance(data, list):
         people = _boxes(data, None, category, where)
         return Boxes(people, where=where, complete=False)
@@ -176,6 +180,15 @@ def read_boxes(path: str | Path, category: int = PERSON) -> Boxes:
     names = {_key(image, "id", f"{where}: an image"): str(image.get("file_name", "")) for image in data["images"]}
     of_people = _person_category(data.get("categories") or [], where)
     return Boxes(_boxes(data["annotations"], names, of_people, where), names, where)
+
+
+def _squares(path: Path) -> Boxes:
+    """The boxes of an MPII file."""
+    found: dict[Key, list[list[float]]] = {}
+    for person in read_mpii_people(path):
+        found.setdefault(person.image, []).append(person.box.tolist())
+    people = {key: PersonBoxes.of(boxes, [1.0] * len(boxes)) for key, boxes in found.items()}
+    return Boxes(people, {key: str(key) for key in found}, str(path))
 
 
 def _boxes(
