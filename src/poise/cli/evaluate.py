@@ -62,12 +62,13 @@ def evaluate(
     annotation file as --boxes, the numbers are for true boxes.
     """
     sizes, names = parse_scales(scales), model_names(model)
-    from poise.evaluate.coco import evaluate_keypoints, read_truth
+    from poise.evaluate.coco import evaluate_keypoints, person_category, read_truth
     from poise.evaluate.model import predict_annotated
     from poise.files import write_text
 
     truth = read_truth(annotations)
-    predictor = open_predictor(names, weights, device, PeopleChoice(boxes, people, people_min_score, people_nms))
+    choice = PeopleChoice(boxes, people, people_min_score, people_nms)
+    predictor = open_predictor(names, weights, device, choice, person_category(truth) or 1)
     with progress_bar("evaluating") as advance:
         results = predict_annotated(
             predictor, annotations, images, batch=batch, scales=sizes, flip=flip, truth_scores=truth_scores,

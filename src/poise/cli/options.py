@@ -105,19 +105,23 @@ def model_names(models: list[str] | None) -> list[str]:
 
 
 def open_predictor(
-    models: list[str], weights: Path | None, device: str, choice: PeopleChoice
+    models: list[str], weights: Path | None, device: str, choice: PeopleChoice, category: int = 1
 ) -> Predictor | TopDownPredictor:
-    """The predictor that ``--model``, ``--weights``, ``--device`` and the options about people name."""
+    """The predictor that ``--model``, ``--weights``, ``--device`` and the options about people name.
+
+    ``category`` is that of people in detection results.
+    """
     choice.check()
     if len(models) == 1 and not choice.given:
         from poise.predict import predictor
 
         return predictor.load(models[0], device=device, weights=weights)
+    from poise.predict.boxes import read_boxes
     from poise.predict.people import PEOPLE_MIN_SCORE
     from poise.predict.pipeline import pipeline
 
     return pipeline(
-        choice.boxes or choice.people or "default",
+        choice.people or "default" if choice.boxes is None else read_boxes(choice.boxes, category),
         models,
         device=device,
         weights=weights,
