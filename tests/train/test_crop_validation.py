@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from poise.data.config import SourceConfig
+from poise.data.loader import read_source
+from poise.data.writers import write_yolo
 from poise.settings import Settings
 from poise.skeletons import COCO17, MPII16, Skeleton
 from poise.train.validation import Validator
@@ -123,6 +125,15 @@ def measured(source: SourceConfig, skeleton: Skeleton, shift: float = 0.0) -> di
 def test_ap_in_annotated_boxes(coco: SourceConfig) -> None:
     assert measured(coco, COCO17)["AP"] == pytest.approx(1.0)
     assert measured(coco, COCO17, shift=60)["AP"] < 0.5
+
+
+def test_other_formats_score_as_coco(coco: SourceConfig, tmp_path: Path) -> None:
+    config = write_yolo(read_source(coco), tmp_path / "yolo", "val")
+    images = str(config.parent / "images/val")
+    for kind in ("yolo", "auto"):
+        source = SourceConfig.parse({"annotations": str(config), "images": images, "kind": kind})
+        assert measured(source, COCO17)["AP"] == pytest.approx(1.0)
+    assert measured(coco.model_copy(update={"kind": "auto"}), COCO17)["AP"] == pytest.approx(1.0)
 
 
 def test_pckh_in_annotated_squares(mpii: SourceConfig) -> None:
