@@ -155,13 +155,17 @@ def shifted(persons: Persons, offset: float, device: torch.device) -> Persons:
     return Persons(keypoints, truth.boxes + offset, truth.areas, truth.ignore + offset)
 
 
-def mean_over_processes(value: Tensor) -> Tensor:
-    """Mean of a scalar over the processes of a distributed run; the value itself otherwise."""
+def run_total(value: Tensor, minimum: float = 0.0) -> Tensor:
+    """What to divide a term by: ``value``, summed over the processes of a run, at least ``minimum``; without gradient.
+
+    It is divided by the number of processes, so that the mean of the processes' terms, and with it the mean of their
+    gradients, is what one process with all their pictures has.
+    """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return value
+        return value.clamp(min=minimum)
     total = value.detach().clone()
     torch.distributed.all_reduce(total)
-    return total / torch.distributed.get_world_size()
+    return total.clamp(min=minimum) / torch.distributed.get_world_size()
 
 
 class KeypointTargets(NamedTuple):

@@ -67,23 +67,23 @@ def directpose_losses(
         "centerness": losses.binary_cross_entropy(
             dense.flatten_levels(outputs.centerness).float()[where][:, 0], target.centerness
         ).sum()
-        / max(len(target.image), 1),
+        / dense.run_total(target.centerness.new_tensor(float(len(target.image))), 1),
     }
     values = 3 if config.visibility else 2
     predicted = dense.flatten_levels(outputs.keypoints).float()[where].unflatten(1, (-1, values))
     terms["keypoints"] = _keypoints(config, predicted, target)
     if config.visibility:
         entropy = losses.binary_cross_entropy(predicted[..., 2], target.labelled)
-        terms["visibility"] = entropy.sum() / target.labelled.sum().clamp(min=1)
+        terms["visibility"] = entropy.sum() / dense.run_total(target.labelled.sum(), 1)
     if outputs.boxes is not None:
         sides = dense.flatten_levels(outputs.boxes).float()[where]
         weighted = losses.ltrb_iou(sides, target.distances, config.box_loss) * target.centerness
-        terms["box"] = weighted.sum() / target.centerness.sum().clamp(min=1e-6)
+        terms["box"] = weighted.sum() / dense.run_total(target.centerness.sum(), 1e-6)
     if config.heatmap is not None and outputs.heatmaps is not None:
         terms["heatmap"] = _heatmaps(config.heatmap, outputs.heatmaps.float(), strides[0], truth)
         if outputs.heatmap_offsets is not None:
             error = _offset_error(outputs.heatmap_offsets.float(), strides[0], truth, config.smooth_l1_beta)
-            terms["heatmap_offset"] = error / target.centerness.sum().clamp(min=1e-6)
+            terms["heatmap_offset"] = error / dense.run_total(target.centerness.sum(), 1e-6)
     return terms
 
 
@@ -93,8 +93,8 @@ def _classification(config: DirectPoseConfig, outputs: DirectPoseOutputs, matche
     loss = losses.sigmoid_focal(logits, positive.to(logits.dtype)).masked_fill(matched.ignored, 0.0).sum()
     count = positive.sum().to(logits.dtype)
     if config.cls_normaliser == "official":
-        return loss / (count + len(logits))
-    return loss / dense.mean_over_processes(count).clamp(min=1)
+        return loss / dense.run_total(count + len(logits))
+    return loss / dense.run_total(count, 1)
 
 
 def _keypoints(config: DirectPoseConfig, predicted: Tensor, target: Positives) -> Tensor:
@@ -103,9 +103,9 @@ def _keypoints(config: DirectPoseConfig, predicted: Tensor, target: Positives) -
     if config.keypoint_loss == "official":
         per_person = error.abs().sum((1, 2)) / 2 / count.clamp(min=1)
         weight = target.centerness * (count > 0)
-        return (per_person * weight).sum() / weight.sum().clamp(min=1)
+        return (per_person * weight).sum() / dense.run_total(weight.sum(), 1)
     per_person = losses.smooth_l1(error, config.smooth_l1_beta).sum((1, 2)) / 2
-    return (per_person * target.centerness).sum() / (target.centerness * count).sum().clamp(min=1)
+    return (per_person * target.centerness).sum() / dense.run_total((target.centerness * count).sum(), 1)
 
 
 def _heatmaps(config: HeatmapConfig, maps: Tensor, stride: int, truth: Sequence[Persons]) -> Tensor:
@@ -123,7 +123,7 @@ def _heatmaps(config: HeatmapConfig, maps: Tensor, stride: int, truth: Sequence[
         wanted = (labels[:, None] == torch.arange(1, count + 1, device=maps.device)[:, None, None]).to(maps.dtype)
         labelled = (labels > 0).sum()
     loss = (losses.sigmoid_focal(maps, wanted) * torch.maximum(known, wanted)).sum()
-    return config.weight * loss / labelled.clamp(min=1)
+    return config.weight * loss / dense.run_total(labelled, 1)
 
 
 def _gaussian_loss(config: HeatmapConfig, maps: Tensor, target: heatmap_branch.GaussianTarget, known: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ def _gaussian_loss(config: HeatmapConfig, maps: Tensor, target: heatmap_branch.G
         weight = torch.where(target.window, 1.0, config.background_weight) * known
         return config.mse_weight * (weight * (maps - target.maps) ** 2).mean()
     loss = (losses.gaussian_focal(maps, target.maps) * torch.maximum(known, (target.maps == 1).to(maps.dtype))).sum()
-    return config.weight * loss / (target.maps == 1).sum().clamp(min=1)
+    return config.weight * loss / dense.run_total((target.maps == 1).sum(), 1)
 
 
 def _offset_error(offsets: Tensor, stride: int, truth: Sequence[Persons], beta: float) -> Tensor:

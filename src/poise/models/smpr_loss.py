@@ -75,7 +75,8 @@ def smpr_losses(
     if outputs.quality is not None:
         logits = dense.precise(dense.flatten_levels(outputs.quality))[where][:, 0]
         entropy = losses.binary_cross_entropy(logits, quality)
-        terms["quality"] = config.quality_loss * weighted_mean(entropy, torch.where(chosen.any(), chosen, 1.0))
+        some = dense.run_total(chosen.sum()) > 0
+        terms["quality"] = config.quality_loss * weighted_mean(entropy, torch.where(some, chosen, 1.0))
     if outputs.heatmaps is not None:
         terms["heatmap"] = config.heatmap_loss * _heatmap(config, dense.precise(outputs.heatmaps), strides[0], truth)
     return terms
@@ -128,7 +129,7 @@ def _classification(config: SMPRConfig, outputs: SMPROutputs, matched: dense.Mat
     loss = losses.sigmoid_focal(logits, positive.to(logits.dtype))
     if config.ignore_regions:
         loss = loss.masked_fill(matched.ignored, 0.0)
-    return loss.sum() / (positive.sum() + len(logits))
+    return loss.sum() / dense.run_total(positive.sum() + len(logits))
 
 
 def pose_error(offsets: Tensor, target: dense.KeypointTargets) -> Tensor:
@@ -139,8 +140,8 @@ def pose_error(offsets: Tensor, target: dense.KeypointTargets) -> Tensor:
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean of values (p,); 0 if all weights are 0."""
-    return (values * weights).sum() / weights.sum().clamp(min=TINY)
+    """Weighted mean of values (p,) of all processes (see `dense.run_total`); 0 if all weights are 0."""
+    return (values * weights).sum() / dense.run_total(weights.sum(), TINY)
 
 
 def _heatmap(config: SMPRConfig, maps: Tensor, stride: int, truth: Sequence[Persons]) -> Tensor:
@@ -151,4 +152,4 @@ def _heatmap(config: SMPRConfig, maps: Tensor, stride: int, truth: Sequence[Pers
     if config.mask_unlabelled:
         known = 1 - heatmap_branch.unlabelled_mask(truth, size, stride, count).to(maps.dtype)
         loss = loss * torch.maximum(known, wanted)
-    return loss.sum() / ((labels > 0).sum() + len(maps))
+    return loss.sum() / dense.run_total((labels > 0).sum() + len(maps))
