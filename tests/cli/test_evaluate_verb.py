@@ -11,11 +11,13 @@ from typer.testing import CliRunner
 from dots import DOTS, DotModel, dot_picture, keypoints_of, random_people
 from poise.cli.main import app
 from poise.data.coco import read_coco
+from poise.data.writers import write_yolo
 from poise.evaluate.coco import METRICS, evaluate_keypoints
 from poise.evaluate.model import evaluate_model, predict_annotated, scored_by_truth
 from poise.geometry.oks import oks
 from poise.predict import predictor as predictor_room
 from poise.predict.predictor import Predictor
+from poise.skeletons import MPII16
 from poise.types import Poses
 
 SIZES = [(90, 120), (160, 110), (90, 120), (64, 200)]
@@ -182,3 +184,55 @@ def test_mistakes_are_one_line(annotated, tmp_path):
         assert words in result.stderr
         assert len(result.stderr.splitlines()) == 1
     assert poise("--images", folder).exit_code == 2
+
+
+def test_yolo_data_scores_as_coco(annotated, dots, tmp_path):
+    annotations, images = annotated
+    config = write_yolo(read_coco(annotations, images), tmp_path / "yolo", "val")
+    found = [
+        json.loads(poise("--json", "--annotations", path, "--images", folder).stdout)
+        for path, folder in ((annotations, images), (config, config.parent / "images/val"))
+    ]
+    assert found[0]["AP"] == found[1]["AP"] > 0.9
+    assert found[1]["pictures"] == len(SIZES)
+    refused = poise("--annotations", config, "--images", images, "--truth-scores")
+    assert refused.exit_code == 2
+    assert "--truth-scores is for COCO" in refused.stderr
+    unknown = poise("--annotations", config, "--images", images, "--kind", "voc")
+    assert unknown.exit_code == 1
+    assert "'voc' is unknown" in unknown.stderr
+
+
+def test_pckh_on_mpii(monkeypatch, tmp_path):
+    """A model that finds one fixed pose, which is right but for a foot that is off by exactly half a head."""
+
+    class Fixed(DotModel):
+        def __init__(self):
+            super().__init__(long_side=128)
+            self.skeleton = MPII16
+
+        def decode(self, outputs, sizes):
+            points = np.array([[10.0 + 5 * k, 20.0] for k in range(16)], np.float32)[None]
+            return [Poses(points, np.ones((1, 16)), [[5, 5, 95, 40]], [0.9], MPII16) for _ in sizes]
+
+    monkeypatch.setattr(predictor_room, "load", lambda name, **options: Predictor(Fixed(), "cpu"))
+    Image.new("RGB", (128, 64)).save(tmp_path / "a.png")
+    joints = [[11.0 + 5 * k, 21.0] for k in range(16)]
+    joints[0] = [11.0, 24.0]
+    entry = {"image": "a.png", "center": [50, 20], "scale": 0.4, "joints": joints, "joints_vis": [1] * 16}
+    path = tmp_path / "valid.json"
+    path.write_text(json.dumps([entry | {"headbox": [1, 1, 9, 7]}]))
+    result = poise("--annotations", path, "--images", tmp_path)
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[1] == "PCKh: joints at most half a head away"
+    assert lines[2].split() == ["Head", "Shoulder", "Elbow", "Wrist", "Hip"]
+    assert lines[3].split() == ["100.0"] * 5
+    assert lines[5].split()[:3] == ["100.0", "100.0", "100.0"]
+    assert [line.index("Shoulder") + len("Shoulder") for line in lines[2:3]] == [len("100.0     100.0")]
+    other = json.loads(poise("--annotations", path, "--images", tmp_path, "--pckh", "mmpose", "--json").stdout)
+    assert (other["Ankle"], other["Knee"], other["pckh"]) == (0.5, 1.0, "mmpose")
+    (tmp_path / "heads.json").write_text("[[0, 0, 40, 30]]")
+    wide = poise("--annotations", path, "--images", tmp_path, "--json", "--head-boxes", tmp_path / "heads.json")
+    assert json.loads(wide.stdout)["Mean@0.1"] == 1
+    assert poise("--annotations", path, "--images", tmp_path, "--pckh", "x").exit_code == 2
