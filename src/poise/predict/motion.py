@@ -16,7 +16,7 @@ _CENTRE_NOISE, _SIZE_NOISE = 0.04, 0.08
 """Standard deviations of a measured centre and of a measured width or height, in heights of the person."""
 _START_SPEED = 0.15
 """Standard deviation of the speed of somebody new, heights a frame."""
-_CENTRE_PUSH, _SIZE_PUSH = 0.012, 0.004
+_CENTRE_PUSH, _SIZE_PUSH = 0.006, 0.004
 """Standard deviations of the acceleration of the centre and of the size, heights a frame and frame."""
 
 

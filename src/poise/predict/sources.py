@@ -63,7 +63,7 @@ def find_pictures(source: str | Path) -> list[Path]:
             raise ValueError(f"folder {path} has no pictures ({', '.join(sorted(IMAGE_SUFFIXES))})")
         return found
     if path.is_file():
-        return _listed(path) if path.suffix.lower() == ".txt" else [path]
+        return [path.parent / name for name in listed_names(path)] if path.suffix.lower() == ".txt" else [path]
     if not glob.has_magic(str(source)):
         raise FileNotFoundError(f"{path} does not exist")
     found = _pictures(Path(name) for name in glob.glob(str(source), recursive=True))
@@ -137,7 +137,8 @@ def _pictures(paths: Iterable[Path]) -> list[Path]:
     return sorted((p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()), key=natural_key)
 
 
-def _listed(path: Path) -> list[Path]:
+def listed_names(path: Path) -> list[str]:
+    """The lines of a list of files, without empty ones and comments; errors as `find_pictures`."""
     try:
         lines: Sequence[str] = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
@@ -145,4 +146,4 @@ def _listed(path: Path) -> list[Path]:
     names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not names:
         raise ValueError(f"{path} lists no pictures; write one file name a line")
-    return [path.parent / name for name in names]
+    return names

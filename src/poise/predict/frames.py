@@ -1,0 +1,323 @@
+"""Everything that pictures come from, as one stream of frames: files, videos, cameras, networks, memory, stdin.
+
+| text | means |
+|---|---|
+| a picture, a folder, a pattern, a ``.txt`` list | see `poise.predict.sources.find_pictures`; videos count, too |
+| a video file | its frames |
+| ``0``, ``1`` ... or ``camera:0`` | a camera |
+| ``rtsp://``, ``http://``, ``https://``, ``rtmp://``, ``udp://`` ... | a stream; with a picture's suffix, a picture |
+| ``-`` | standard input: a picture, a video, or a list of names, one a line |
+
+In Python also arrays, tensors, Pillow images and encoded bytes, and any mixture, singly or in an iterable. Everything
+is read as needed: a stream has no end, and a long video takes no more memory than a short one.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import sys
+import time as clock
+import urllib.request
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import urlparse
+
+from PIL import Image
+
+from poise.data.coco import IMAGE_SUFFIXES
+from poise.predict.sources import each_picture, listed_names, natural_key, source_name, to_image
+from poise.predict.video import VIDEO_SUFFIXES, VideoError, VideoInfo, VideoReader
+from poise.types import ImageArray
+
+MAX_DOWNLOAD = 200_000_000
+"""Largest picture that is fetched from an address, bytes."""
+_TIMEOUT = 15
+"""Seconds that a network source may be silent."""
+_HEAD = 1 << 16
+_CAMERA_RATE = 25
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clip:
+    """A video, a stream or a camera; its frames share one object.
+
+    Attributes:
+        name: as the user gave it.
+        info: what it says about itself.
+        expected: about how many frames come; None if there is no end.
+        live: frames come at their own pace; who is too slow misses some.
+        path: the file, for its sound; None for a stream.
+    """
+
+    name: str
+    info: VideoInfo
+    expected: int | None
+    live: bool = False
+    path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """A picture, or a frame of a clip.
+
+    Attributes:
+        image: (H, W, 3) RGB.
+        name: file name, address or other label; None for a picture from memory.
+        clip: the video that it belongs to; None for a picture.
+        number: of the frame in its clip, from 0.
+        time: seconds from the start of the clip.
+    """
+
+    image: ImageArray
+    name: str | None = None
+    clip: Clip | None = None
+    number: int | None = None
+    time: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Which frames of a video are wanted: from, to (seconds), and every so many-th of them."""
+
+    start: float | None = None
+    stop: float | None = None
+    every: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Something that frames come from, not opened yet.
+
+    Attributes:
+        kind: ``picture``, ``video``, ``camera``, ``stream`` or ``stdin``.
+        name: file name, address, number of the camera.
+    """
+
+    kind: str
+    name: str
+
+
+def find_sources(text: str | Path) -> list[Source]:
+    """The sources that a text means (see the head of this module).
+
+    Raises:
+        FileNotFoundError: there is nothing of this name, or nothing matches.
+        ValueError: a folder or a list holds neither pictures nor videos.
+    """
+    name = str(text)
+    if isinstance(text, str):
+        if name == "-":
+            return [Source("stdin", name)]
+        if "://" in name:
+            suffix = Path(urlparse(name).path).suffix.lower()
+            return [Source("picture" if suffix in IMAGE_SUFFIXES else "stream", name)]
+        number = name.removeprefix("camera:")
+        if number.isdecimal() and not Path(name).exists():
+            return [Source("camera", number)]
+    path = Path(name)
+    if path.is_file() and path.suffix.lower() == ".txt":
+        return [source for line in listed_names(path) for source in _listed(line, path.parent)]
+    return [_file(found) for found in _find_files(path)]
+
+
+def _listed(line: str, folder: Path) -> list[Source]:
+    """What a line of a list means: an address, or a file, which is looked for when it is its turn."""
+    return find_sources(line) if "://" in line else [_file(folder / line)]
+
+
+def _find_files(path: Path) -> list[Path]:
+    if path.is_dir():
+        found = _media(path.iterdir())
+        if not found:
+            raise ValueError(f"folder {path} has no pictures and no videos ({', '.join(sorted(_SUFFIXES))})")
+        return found
+    if path.is_file():
+        return [path]
+    if not glob.has_magic(str(path)):
+        raise FileNotFoundError(f"{path} does not exist")
+    found = _media(Path(name) for name in glob.glob(str(path), recursive=True))
+    if not found:
+        raise FileNotFoundError(f"no picture and no video matches {path}")
+    return found
+
+
+_SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+
+
+def _media(paths: Iterable[Path]) -> list[Path]:
+    return sorted((p for p in paths if p.suffix.lower() in _SUFFIXES and p.is_file()), key=natural_key)
+
+
+def _file(path: Path) -> Source:
+    suffix = path.suffix.lower()
+    video = suffix in VIDEO_SUFFIXES and not (suffix == ".gif" and _still(path))
+    return Source("video" if video else "picture", str(path))
+
+
+def _still(path: Path) -> bool:
+    """Whether a GIF is one picture."""
+    try:
+        with Image.open(path) as image:
+            return getattr(image, "n_frames", 1) == 1
+    except (OSError, ValueError):
+        return True
+
+
+def frames(sources: Any, part: Part | None = None) -> Iterator[Frame]:
+    """The frames of sources of any kind, in order.
+
+    Args:
+        sources: texts as `find_sources` takes them, paths, `Source`, arrays, tensors, Pillow images, encoded bytes; one
+            or an iterable of them, mixed as you like.
+        part: of each video.
+
+    Raises:
+        FileNotFoundError: there is nothing of this name.
+        ValueError: something is neither a picture nor a video; it says which.
+    """
+    one = isinstance(sources, Source)
+    for item in (sources,) if one else each_picture(sources):
+        if isinstance(item, Source):
+            yield from open_source(item, part)
+        elif isinstance(item, str | Path):
+            for source in find_sources(item):
+                yield from open_source(source, part)
+        else:
+            yield Frame(to_image(item), source_name(item))
+
+
+def open_source(source: Source, part: Part | None = None) -> Iterator[Frame]:
+    """The frames of one source; errors as `frames`."""
+    part = part or Part()
+    if source.kind == "picture":
+        return _picture(source.name)
+    if source.kind == "camera":
+        return _camera(int(source.name), part)
+    if source.kind == "stdin":
+        return _stdin(part)
+    return _video(source.name, source.name, part, live=source.kind == "stream")
+
+
+def _picture(name: str) -> Iterator[Frame]:
+    yield Frame(to_image(_fetch(name) if "://" in name else name), name)
+
+
+def _fetch(address: str) -> bytes:
+    if not address.startswith(("http://", "https://")):
+        raise ValueError(f"{address}: pictures are fetched from http:// and https:// addresses only")
+    try:
+        with urllib.request.urlopen(address, timeout=_TIMEOUT) as answer:  # noqa: S310  (checked above)
+            data: bytes = answer.read(MAX_DOWNLOAD + 1)
+    except OSError as error:
+        raise ValueError(f"{address} cannot be fetched: {' '.join(str(error).split())}") from None
+    if len(data) > MAX_DOWNLOAD:
+        raise ValueError(f"{address} has more than {MAX_DOWNLOAD:,} bytes")
+    return data
+
+
+def _video(source: str | BinaryIO, name: str, part: Part, live: bool) -> Iterator[Frame]:
+    options = {}
+    if live:
+        options = {"timeout": str(_TIMEOUT * 1_000_000)}
+        if str(source).startswith("rtsp"):
+            options["rtsp_transport"] = "tcp"
+    reader = VideoReader(source, start=part.start, stop=part.stop, every=part.every, options=options)
+    file = Path(source) if isinstance(source, str) and not live else None
+    endless = live and reader.info.duration is None
+    clip = Clip(name, reader.info, None if endless else reader.expected, endless, file)
+    with reader:
+        for image, number, time in reader:
+            yield Frame(image, name, clip, number, time)
+
+
+@contextmanager
+def _opened_camera(number: int) -> Iterator[Any]:
+    import cv2
+
+    camera = cv2.VideoCapture(number)
+    try:
+        if not camera.isOpened():
+            raise ValueError(f"camera {number} cannot be opened; is it connected, and not in use?")
+        yield camera
+    finally:
+        camera.release()
+
+
+def _camera(number: int, part: Part) -> Iterator[Frame]:
+    """Frames of a camera with the time at which they were taken; ``part`` counts from the first one."""
+    import cv2
+
+    with _opened_camera(number) as camera:
+        rate = camera.get(cv2.CAP_PROP_FPS)
+        rate = Fraction(rate).limit_denominator(1001) if 1 <= rate <= 1000 else Fraction(_CAMERA_RATE)
+        name = f"camera:{number}"
+        clip = Clip(name, VideoInfo(rate, None, None, False), None, live=True)
+        begin, count = clock.monotonic(), -1
+        while (answer := camera.read())[0]:
+            count += 1
+            time = clock.monotonic() - begin if count else 0.0
+            if part.stop is not None and time >= part.stop:
+                return
+            if time >= (part.start or 0) and count % part.every == 0:
+                yield Frame(cv2.cvtColor(answer[1], cv2.COLOR_BGR2RGB), name, clip, count, time)
+
+
+class _Rest(io.RawIOBase):
+    """What was read of a stream already, then the rest of it."""
+
+    def __init__(self, head: bytes, rest: BinaryIO) -> None:
+        self._head, self._rest = head, rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._head[: len(buffer)] or self._rest.read(len(buffer)) or b""
+        self._head = self._head[len(data) :]
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _stdin(part: Part) -> Iterator[Frame]:
+    """A picture, a video, or names of sources, one a line, as the first bytes say."""
+    raw: Any = sys.stdin.buffer
+    head = raw.read1(_HEAD) if not sys.stdin.isatty() else b""
+    if not head:
+        raise ValueError("nothing comes from standard input; pipe a picture, a video or a list of names into poise")
+    rest = io.BufferedReader(_Rest(head, raw))
+    if _is_picture(head):
+        yield Frame(to_image(rest.read(MAX_DOWNLOAD)), "-")
+    elif _is_text(head):
+        for line in io.TextIOWrapper(rest, encoding="utf-8"):
+            if (name := line.strip()) not in ("", "-") and not name.startswith("#"):
+                yield from frames(name, part)
+    else:
+        try:
+            yield from _video(rest, "-", part, live=False)
+        except VideoError:
+            raise VideoError("standard input holds neither a picture, nor a video, nor a list of names") from None
+
+
+def _is_picture(head: bytes) -> bool:
+    marks = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"BM", b"II*\0", b"MM\0*")
+    return head.startswith(marks) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 4:
+            return False
+        text = head[: error.start].decode("utf-8")
+    return not any(ord(c) < 32 and c not in "\t\n\r\f" for c in text)
+
+
+def names_of(sources: Sequence[Source]) -> list[Path]:
+    """The files among the sources, which no output may overwrite."""
+    return [Path(s.name) for s in sources if s.kind in ("picture", "video") and "://" not in s.name]
