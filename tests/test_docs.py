@@ -146,9 +146,13 @@ def test_settings_changed_on_command_lines_exist() -> None:
 def test_command_lines_use_verbs_and_options_that_exist(page: Path) -> None:
     verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     text = "\n".join(fences(page, "bash")).replace("\\\n", " ")
-    for command in re.findall(r"(?:^|&& |bin/)poise (.*?)(?: && |$)", text, flags=re.MULTILINE):
-        verb, *words = shlex.split(command, comments=True)
-        known = {option for parameter in verbs[verb].params for option in parameter.opts + parameter.secondary_opts}
+    for line in re.findall(r"(?:^|&& |bin/)poise (.*?)(?: && |$)", text, flags=re.MULTILINE):
+        verb, *words = shlex.split(line, comments=True)
+        command = verbs[verb]
+        while hasattr(command, "commands"):
+            verb, *words = words
+            command = command.commands[verb]
+        known = {option for parameter in command.params for option in parameter.opts + parameter.secondary_opts}
         assert {w.partition("=")[0] for w in words if w.startswith("-") and not w[1:2].isdigit()} <= known | {"--help"}
 
 

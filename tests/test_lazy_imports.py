@@ -43,7 +43,8 @@ def test_import_poise():
         (),
         ("--help",),
         ("--version",),
-        *((verb, "--help") for verb in ("predict", "evaluate", "train", "convert", "models")),
+        *((verb, "--help") for verb in ("predict", "evaluate", "train", "convert", "models", "data")),
+        ("data", "check", "--help"),
     ],
     ids=" ".join,
 )
