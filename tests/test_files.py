@@ -1,8 +1,11 @@
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from poise.files import replacing, write_bytes, write_text
+from poise.files import remove_leftovers, replacing, write_bytes, write_text
 
 
 def test_writes_whole_files_and_makes_folders(tmp_path: Path) -> None:
@@ -25,6 +28,27 @@ def test_an_error_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
         fail()
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["f.bin"]
+
+
+KILLED = """
+import os, signal, sys
+from poise.files import replacing
+with replacing(sys.argv[1]) as temporary:
+    temporary.write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_process_killed_while_it_writes_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "f[1].bin"
+    path.write_bytes(b"old")
+    result = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    assert result.returncode == -signal.SIGKILL
+    assert path.read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 2
+    (tmp_path / ".f[1]-notes.bin").write_bytes(b"mine")
+    remove_leftovers(path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".f[1]-notes.bin", "f[1].bin"]
 
 
 def test_new_files_have_ordinary_permissions(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import re
 import signal
@@ -221,6 +222,28 @@ def test_a_non_finite_gradient_stops_the_run_too() -> None:
     with pytest.raises(NonFiniteLoss, match="gradient norm"):
         trainer(model, config()).run()
     assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_people_are_counted_and_a_batch_without_anybody_is_no_harm() -> None:
+    seen = Recorder()
+    trainer(tiny_model(), config(steps=4), watchers=[seen]).run()
+    assert [r.people <= r.images for r in seen.reports] == [True] * 4
+    assert sum(r.people for r in seen.reports) == 7  # of the eight pictures of an epoch one shows nobody
+    nobody = Recorder()
+    trainer(tiny_model(), config(steps=3), TinyBatches(pictures=1, batch=1), watchers=[nobody]).run()
+    assert [r.people for r in nobody.reports] == [0, 0, 0]
+    assert all(math.isfinite(value) for r in nobody.reports for value in r.losses.values())
+
+
+def test_memory_in_use_is_reported() -> None:
+    seen = Recorder()
+    trainer(tiny_model(), config(steps=1), watchers=[seen]).run()
+    assert 50e6 < seen.reports[0].memory < 50e9
+
+
+def test_compiling_and_checkpointing_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="exclude each other"):
+        config(compile=True, checkpoint_activations=["backbone"])
 
 
 def test_frozen_parameters_and_statistics_stay() -> None:

@@ -79,7 +79,7 @@ def _train(config: RunConfig, path: Path, resume: bool, device: str) -> None:
         reason = explain(error, config)
         if reason is None or os.environ.get("POISE_DEBUG", "0") not in ("", "0"):
             raise
-        complain(reason + _how_to_go_on(folder))
+        complain(reason + _how_to_go_on(folder, device))
         raise typer.Exit(1) from None
     finally:
         folder.close()
@@ -104,7 +104,7 @@ def _run(config: RunConfig, folder: RunFolder, resume: bool, device: str) -> boo
     finally:
         display.close()
     if not outcome.finished:
-        _say(f"stopped after step {outcome.step} of {trainer.total} and saved{_how_to_go_on(folder)}")
+        _say(f"stopped after step {outcome.step} of {trainer.total} and saved{_how_to_go_on(folder, device)}")
         return False
     if outcome.early:
         _say(
@@ -124,10 +124,10 @@ def _say(message: str) -> None:
     typer.echo(message, err=True)
 
 
-def _how_to_go_on(folder: RunFolder) -> str:
+def _how_to_go_on(folder: RunFolder, device: str) -> str:
     """The end of a message: the command that resumes the run, if there is a state to resume from."""
     if not folder.state.exists():
         return ""
     from poise.train.commands import resume_command
 
-    return f"; go on with: {resume_command(folder.path)}"
+    return f"; go on with: {resume_command(folder.path, device)}"

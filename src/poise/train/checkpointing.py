@@ -66,12 +66,13 @@ def _wrap(module: nn.Module) -> None:
 
 @contextmanager
 def _untracked(norms: list[_NormBase]) -> Iterator[None]:
-    """Norms do not touch their statistics within the block; those that use them as they are go on doing so."""
+    """Norms move their statistics by nothing within the block, and do not count it."""
     tracking = [norm for norm in norms if norm.training and norm.track_running_stats]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in tracking]
     for norm in tracking:
-        norm.track_running_stats = False
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in tracking:
-            norm.track_running_stats = True
+        for norm, (momentum, count) in zip(tracking, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count

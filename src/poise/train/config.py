@@ -137,6 +137,8 @@ class TrainConfig(Settings):
             raise ValueError("give exactly one of steps and epochs")
         if self.patience is not None and self.eval_every is None:
             raise ValueError("patience counts evaluations: give eval_every, too")
+        if self.compile and self.checkpoint_activations:
+            raise ValueError("compile and checkpoint_activations exclude each other: choose one")
         return self
 
     def total_steps(self, batches_per_epoch: int) -> int:

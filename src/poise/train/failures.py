@@ -91,7 +91,8 @@ def _smaller(config: RunConfig) -> str:
     if train.precision == "no":
         ways.append("--set train.precision=bf16")
     ways.append(_smaller_pictures(data))
-    return f"a batch has {data.batch} pictures; try " + "; ".join(ways)
+    pictures = "picture" if data.batch == 1 else "pictures"
+    return f"a batch has {data.batch} {pictures}; try " + "; ".join(ways)
 
 
 def _smaller_pictures(data: DataConfig) -> str:
