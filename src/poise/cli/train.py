@@ -33,7 +33,7 @@ def train(
 
     The run's folder gets the settings, a log, curves, sample pictures and the models; the best one is
     checkpoints/best.safetensors. Ctrl-C stops after the current step and saves; --resume goes on as if nothing had
-    happened. Started by "torchrun --nproc_per_node=N --no-python" or "accelerate launch", N processes train one model.
+    happened. Started by "torchrun --nproc_per_node=N --no-python -- poise train ...", N processes train one model.
     """
     if device not in ("auto", "cpu"):
         raise ValueError(f"--device {device!r}: auto or cpu (choose a GPU with CUDA_VISIBLE_DEVICES)")

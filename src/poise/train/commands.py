@@ -63,4 +63,4 @@ def launcher(environment: Mapping[str, str]) -> list[str]:
             f"--master_addr={environment.get('MASTER_ADDR', 'HOST')}",
             f"--master_port={environment.get('MASTER_PORT', '29500')}",
         ]
-    return [*words, "--no-python"]
+    return [*words, "--no-python", "--"]  # without the dashes torchrun takes options such as --run for its own
