@@ -30,6 +30,8 @@ _BINOMIAL = {
 }
 _BORDER = 10
 """Cells of zeros that the official decoder puts around a map; its peaks may lie there."""
+_TEMPERATURE = 16.0
+"""Maps that predict a place are divided by it: their values are then of a size with those that predict heights."""
 _SHIFT = 0.25
 """How far a peak moves towards its neighbour, cells."""
 
@@ -41,6 +43,20 @@ class Peaks(NamedTuple):
     """(..., 2) x, y, input px."""
     scores: Tensor
     """(...) height of the peak / 255; a clean peak has 1."""
+
+
+def place_scores(maps: Tensor) -> Tensor:
+    """Log-probabilities (..., h * w) of the cells of maps (..., h, w) that predict a place rather than a height."""
+    return (maps.flatten(-2) / _TEMPERATURE).log_softmax(-1)
+
+
+def place_heights(maps: Tensor, kernel: int) -> Tensor:
+    """Maps (..., h, w) that predict a place, as heights: a map as sure as the label of that kernel size peaks at 255.
+
+    Less sure maps are lower, so that peaks can be read, averaged and scored as those of maps that predict heights.
+    """
+    sure = max(gaussian_kernel(kernel)) ** 2
+    return (PEAK * place_scores(maps).exp() / sure).clamp(max=PEAK).view_as(maps)
 
 
 def gaussian_kernel(size: int) -> tuple[float, ...]:

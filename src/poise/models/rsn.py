@@ -72,7 +72,13 @@ class RSNConfig(Settings):
     """Behind the final heatmaps only, or behind those of every level of every stage."""
     kaiming: Literal["encoder", "all"] = "encoder"
     """Which convolutions start from Kaiming's normal fan-out draw; the others start as torch's default."""
+    output_gain: float = Field(default=1.0, gt=0)
+    """Initial weight of the batch norm that ends in heatmaps. Labels reach 255 and a step of Adam moves a weight by no
+    more than the learning rate: short trainings start nearer to the goal (about 20). 1 is the references'."""
     # labels and losses
+    objective: Literal["height", "place"] = "height"
+    """``height``: maps learn the heights of the labels (the paper). ``place``: the softmax of a map learns where its
+    label lies, ours: much faster from random weights on little data. See `poise.models.rsn_loss`."""
     kernels: tuple[int, int, int, int, int] = (15, 11, 9, 7, 5)
     """Sizes of the labels' Gaussians; the last stage learns from the last four, the others from the first four."""
     label_peak: geometry.PeakRule = "maximum"
@@ -157,7 +163,7 @@ def _preset(network: str, variant: str) -> Callable[[], RSNConfig]:
 def _small_preset() -> RSNConfig:
     """For CPUs and for data whose keypoints are not all labelled."""
     return RSNConfig(
-        stem=32, planes=(32, 64, 128, 256), branch_ratio=(32, 64), unit_channels=128,
+        stem=32, planes=(32, 64, 128, 256), branch_ratio=(32, 64), unit_channels=128, output_gain=20,
         unlabelled="ignore", view=_crop(192, 160, (1.2, 1.2)),
     )  # fmt: skip
 
@@ -175,7 +181,8 @@ class RSNOutputs(NamedTuple):
     """Heatmaps of all levels."""
 
     heatmaps: tuple[Tensor, ...]
-    """(B, K, h, w) each, on a scale of 0..255: stages in order, in each the levels from coarse to fine."""
+    """(B, K, h, w) each: stages in order, in each the levels from coarse to fine; on a scale of 0..255 if the objective
+    is ``height``."""
 
 
 class RSN(nn.Module):
@@ -228,6 +235,8 @@ class RSN(nn.Module):
         for part in (p for root in roots for p in root.modules()):
             if isinstance(part, nn.Conv2d):
                 nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+        for unit in (unit for stage in self._stages() for unit in stage.decoder()):
+            nn.init.constant_(unit.output.norm.weight, self.config.output_gain)
 
     def forward(self, images: Tensor) -> RSNOutputs:
         """Heatmaps of all stages and levels of normalised images (B, 3, H, W)."""
@@ -239,7 +248,13 @@ class RSN(nn.Module):
     def heatmaps(self, images: Tensor) -> Tensor:
         """The final heatmaps (B, K, h, w) of normalised images (B, 3, H, W), without the work for the others."""
         *_, (stage, features) = self._run(images)
-        return stage.heatmaps(features, LEVELS - 1)
+        return self._heights(stage.heatmaps(features, LEVELS - 1))
+
+    def _heights(self, maps: Tensor) -> Tensor:
+        """Final maps on the labels' scale of 0..255, whatever they have learnt."""
+        if self.config.objective == "height":
+            return maps
+        return geometry.place_heights(maps, self.config.kernels[-1])
 
     def _run(self, images: Tensor) -> Iterator[tuple[Stage, StageFeatures]]:
         """The features of one stage after the other."""
@@ -281,7 +296,7 @@ class RSN(nn.Module):
 
     def decode(self, outputs: RSNOutputs, sizes: Sequence[tuple[int, int]]) -> list[Poses]:
         """One pose a view, in input px; its box is the whole view. ``sizes`` are (height, width)."""
-        return self._poses(outputs.heatmaps[-1], sizes)
+        return self._poses(self._heights(outputs.heatmaps[-1]), sizes)
 
     @torch.no_grad()
     def detect(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Poses]:

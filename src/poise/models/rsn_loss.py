@@ -1,5 +1,9 @@
 """The losses of RSN and the labels behind them (RSN spec 8, 9).
 
+The paper's maps learn the heights of the labels. With ``objective = "place"``, which is ours, the softmax of a map over
+its cells learns the label as a distribution (cross entropy): most of a heatmap is background, and a network without
+pretrained parts first learns to be zero everywhere; where a keypoint is has a gradient from the first step.
+
 Letters: B views, n views with a person, K keypoints, h w map size.
 Frame: input px.
 """
@@ -33,6 +37,9 @@ class Truth(NamedTuple):
 
 def rsn_losses(config: RSNConfig, maps: Sequence[Tensor], persons: Sequence[Persons]) -> dict[str, Tensor]:
     """All terms, weighted, as scalars in float32: two a stage, whose names carry its number from 1.
+
+    With ``objective = "place"`` the finest level has no choice of hardest keypoints, and keypoints that are not
+    labelled or not on the map are left out of every term.
 
     Args:
         config: of the model.
@@ -84,6 +91,11 @@ def stage_terms(
     terms: dict[str, Tensor] = {}
     for s, kernels in enumerate(level_kernels(config, len(maps) // LEVELS)):
         stage = maps[s * LEVELS : (s + 1) * LEVELS]
+        if config.objective == "place":
+            places = [place_loss(m, labels[k], visible) for m, k in zip(stage, kernels, strict=True)]
+            terms[f"stage{s + 1}_plain"] = config.plain_weight * torch.stack(places[:-1]).sum()
+            terms[f"stage{s + 1}_finest"] = places[-1]
+            continue
         plain = [plain_loss(config, m, labels[k], visible) for m, k in zip(stage[:-1], kernels[:-1], strict=True)]
         terms[f"stage{s + 1}_plain"] = torch.stack(plain).sum()
         terms[f"stage{s + 1}_hardest"] = hardest_loss(config, stage[-1], labels[kernels[-1]], visible)
@@ -115,3 +127,14 @@ def hardest_loss(config: RSNConfig, maps: Tensor, labels: Tensor, visible: Tenso
     """
     errors = losses.mean_square(precise(maps), labels) * (visible > 0)
     return losses.hardest_mean(errors, config.hardest)
+
+
+def place_loss(maps: Tensor, labels: Tensor, visible: Tensor) -> Tensor:
+    """Cross entropy between labels, as distributions over the cells, and the softmax of the maps; mean over n and K.
+
+    Keypoints without a label count as 0. Arguments as in `plain_loss`.
+    """
+    wanted = labels.flatten(2)
+    wanted = wanted / wanted.sum(-1, keepdim=True).clamp_min(1.0)
+    errors = -(wanted * heatmaps.place_scores(precise(maps))).sum(-1)
+    return losses.mean_or_zero(errors * (visible > 0))
