@@ -23,9 +23,13 @@ Method = Literal["blur", "pixels", "fill"]
 
 MIN_KEYPOINT_SCORE = 0.3
 _FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear", "head_top", "top_head")
+_EYES = 0.27
+"""Between the eyes, from the front."""
 _LENGTHS = {
     ("left_ear", "right_ear"): 0.6,
-    ("left_eye", "right_eye"): 0.27,
+    ("left_eye", "right_eye"): _EYES,
+    ("nose", "left_eye"): 0.22,
+    ("nose", "right_eye"): 0.22,
     ("nose", "left_ear"): 0.5,
     ("nose", "right_ear"): 0.5,
     ("left_eye", "left_ear"): 0.4,
@@ -40,6 +44,8 @@ _LENGTHS = {
 """Distances between keypoints where they are seen longest; what is foreshortened is shorter, so the longest counts."""
 _HALF_HEIGHT, _HALF_WIDTH = 0.68, 0.6
 """Half axes of the ellipse: hair and a margin included, and as wide as a head from the side."""
+_ONE_EAR = 1.2
+"""How much wider the ellipse is while an ear is not known, and with it the side to which the head is turned."""
 _MARGIN = 1.2
 """Every sure keypoint of the face lies inside the ellipse by this factor."""
 _CELLS = 5
@@ -123,7 +129,7 @@ def head_ellipse(pose: Poses, min_keypoint_score: float = MIN_KEYPOINT_SCORE) ->
         height = _head_height(known)
         centre = _centre(known, height)
         if centre is not None:
-            return _around_face(Ellipse(centre, *_axes(height, pose), _up(known, centre)), known)
+            return _around_face(Ellipse(centre, *_axes(height, pose, known), _up(known, centre)), known)
     return None
 
 
@@ -144,7 +150,7 @@ def _head_height(known: Known) -> float:
 
 def _centre(known: Known, height: float) -> Point | None:
     """The middle of the head: from the face, else from crown and neck, else from the shoulders."""
-    face = _centre_of_face(known)
+    face = _centre_of_face(known, height)
     if face is not None:
         return face
     crown, below = _all(known, ("head_top", "top_head")), _all(known, ("upper_neck", "neck"))
@@ -159,15 +165,30 @@ def _centre(known: Known, height: float) -> Point | None:
     return None
 
 
-def _centre_of_face(known: Known) -> Point | None:
+def _centre_of_face(known: Known, height: float) -> Point | None:
+    """Between the ears; from the side at the one ear that is seen; without ears behind the eyes."""
     ears = _all(known, ("left_ear", "right_ear"))
-    front = _all(known, ("nose", "left_eye", "right_eye"))
+    eyes = _all(known, ("left_eye", "right_eye"))
+    nose = _all(known, ("nose",))
     if len(ears) == 2:
         return _mean(ears)
-    if ears and front:
-        # from the side the ear is in the middle of the head, and the nose at its edge
-        return 0.8 * ears[0] + 0.2 * _mean(front)
-    return _mean(front or ears) if front or ears else None
+    front = eyes + nose
+    if not front or not ears:
+        return _behind_eyes(eyes, nose, known) if eyes and nose else _mean(front or ears) if front or ears else None
+    # from the side the ear is in the middle of the head, and the nose at its edge; from the front the eyes are
+    turned = 1.0
+    if len(eyes) == 2 and height > 0:
+        turned = 1 - min(1.0, float(np.linalg.norm(eyes[0] - eyes[1])) / (_EYES * height))
+    side, ahead = 0.8 * ears[0] + 0.2 * _mean(front), _mean(eyes or front)
+    return np.asarray(turned * side + (1 - turned) * ahead)
+
+
+def _behind_eyes(eyes: list[Point], nose: list[Point], known: Known) -> Point:
+    """The middle of a head of which no ear is known: from the eyes away from where the nose points."""
+    middle = _mean(eyes)
+    up = _up(known, middle)
+    side = np.array([-up[1], up[0]])
+    return np.asarray(middle - 1.2 * float((nose[0] - middle) @ side) * side)
 
 
 def _up(known: Known, centre: Point) -> Point:
@@ -189,14 +210,15 @@ def _up(known: Known, centre: Point) -> Point:
     return upright
 
 
-def _axes(height: float, pose: Poses) -> tuple[float, float]:
+def _axes(height: float, pose: Poses, known: Known) -> tuple[float, float]:
     """Half axes, px. Who shows a single keypoint has a head of the usual share of the box."""
     if height <= 0:
         box = pose.boxes[0].astype(np.float64)
         side = float(max(box[2] - box[0], box[3] - box[1])) if np.isfinite(box).all() else 0.0
         height = side / 6
     height = max(height, 6.0)
-    return _HALF_HEIGHT * height, _HALF_WIDTH * height
+    wider = 1.0 if {"left_ear", "right_ear"} <= known.keys() else _ONE_EAR
+    return _HALF_HEIGHT * height, _HALF_WIDTH * height * wider
 
 
 def _around_face(head: Ellipse, known: Known) -> Ellipse:
@@ -215,7 +237,7 @@ def _distance(head: Ellipse, point: Point) -> float:
 
 def _cover(canvas: ImageArray, image: ImageArray, head: Ellipse, method: Method) -> None:
     """Cover one ellipse in place; colours are taken from the original picture."""
-    reach = 1.15 * head.along
+    reach = 1.15 * max(head.along, head.across)
     low = np.floor(np.maximum(head.centre - reach, 0)).astype(int)
     high = np.ceil(np.minimum(head.centre + reach + 1, np.array(image.shape[1::-1], float))).astype(int)
     if (low >= high).any():
