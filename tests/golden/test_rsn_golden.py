@@ -90,7 +90,7 @@ def spied(model: RSN) -> dict[str, Tensor]:
         for i, layer in enumerate(stage.layers, 1):
             if s == 0:
                 spy(layer, seen, f"s{s}_x{i}")
-        for u, unit in enumerate(stage._units()):
+        for u, unit in enumerate(stage.decoder()):
             spy(unit.lateral, seen, f"s{s}_x{4 - u}", 0)
             spy(unit, seen, f"s{s}_up{u + 1}")
             if unit.prm is not None:

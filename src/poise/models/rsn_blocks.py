@@ -272,16 +272,17 @@ class Stage(nn.Module):
 
     def heatmaps(self, features: StageFeatures, level: int) -> Tensor:
         """Maps (B, K, h, w) of a level, 0 the coarsest, at the size of the finest features."""
-        return self._units()[level].heatmaps(features.decoded[level], features.encoded[0])
+        return self.decoder()[level].heatmaps(features.decoded[level], features.encoded[0])
 
     def handed_on(self, features: StageFeatures) -> tuple[Tensor, list[Tensor]]:
         """Input (B, C, h, w) and skips, finest first, of the next stage."""
-        units = self._units()
+        units = self.decoder()
         cross = units[-1].cross
         assert cross is not None
         levels = zip(units, reversed(features.encoded), features.decoded, strict=True)
         skips = [unit.skip(x, decoded) for unit, x, decoded in levels]
         return cross(features.decoded[-1]), skips[::-1]
 
-    def _units(self) -> list[DecoderUnit]:
+    def decoder(self) -> list[DecoderUnit]:
+        """The decoder's units, coarsest first."""
         return cast(list[DecoderUnit], list(self.units))
