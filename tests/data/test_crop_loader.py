@@ -92,8 +92,12 @@ def test_everybody_comes_once_before_anybody_comes_again(folder: Path) -> None:
     assert len(drawer) == 6
     for length in (6, 4):  # an epoch may be shorter than a turn
         seen = [drawer.person(i // length, i % length, length) for i in range(24)]
-        turns = [{(p.record.path, p.number) for p in seen[i : i + 6]} for i in range(0, 24, 6)]
-        assert all(len(turn) == 6 for turn in turns)
+        for source in ("many", "few"):
+            drawn = [(p.record.path, p.number) for p in seen if p.record.path.parent.name == source]
+            count = len(set(drawn))
+            turns = [drawn[i : i + count] for i in range(0, len(drawn) - count + 1, count)]
+            assert len(drawn) == 12
+            assert all(len(set(turn)) == count for turn in turns)
         assert len({tuple(str(p.record.path) + str(p.number) for p in seen[i : i + 6]) for i in range(0, 24, 6)}) > 1
 
 

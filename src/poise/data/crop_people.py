@@ -59,8 +59,8 @@ class Cutout(NamedTuple):
 class PersonCrops:
     """Draws training crops; which person, and what is done to the picture, depends on seed, epoch and position alone.
 
-    With sources of different weights, every epoch takes from each source its share, in mixed order; within a source
-    (or, with equal weights, in all of them together) everybody comes once before anybody comes again.
+    Every epoch takes from each source its share by weight, in mixed order; within a source everybody comes once before
+    anybody comes again.
     """
 
     def __init__(
@@ -92,10 +92,7 @@ class PersonCrops:
                     f"data set {source.dataset.name!r} has no person with {config.min_keypoints} or more labelled "
                     "keypoints to train on"
                 )
-        weights = tuple(source.weight for source in sources)
-        if len(set(weights)) == 1:
-            groups, weights = [[person for group in groups for person in group]], (1.0,)
-        self._groups, self._weights = groups, weights
+        self._groups, self._weights = groups, tuple(source.weight for source in sources)
         self._cutouts = Cutouts(config, spec, cache_bytes, read)
 
     def __len__(self) -> int:
