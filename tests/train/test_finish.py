@@ -92,7 +92,7 @@ def test_samples_are_spread_over_pictures_with_people(
     paths = draw_samples(model, next(model.parameters()).device, source, count, tmp_path)
     assert sorted(tmp_path.iterdir()) == paths
     assert (len(paths) if isinstance(expected, int) else [p.stem for p in paths]) == expected
-    assert cv2.imread(str(paths[0])).shape == (96 + 24, 2 * 96 + 4, 3)
+    assert cv2.imread(str(paths[0])).shape == (320 + 24, 2 * 320 + 4, 3)
 
 
 def test_truth_is_left_and_predictions_are_right(source: SourceConfig) -> None:
@@ -100,11 +100,11 @@ def test_truth_is_left_and_predictions_are_right(source: SourceConfig) -> None:
     image = np.zeros((96, 96, 3), np.uint8)
     truth, nobody = true_poses(record, COCO17), Poses.empty(COCO17)
     both = side_by_side(image, truth, nobody)[24:]
-    assert both[:, :96].any()
-    assert not both[:, 100:].any()
-    x, y = record.keypoints[0, 0, :2].round().astype(int)
+    assert both[:, :320].any()
+    assert not both[:, 324:].any()
+    x, y = (record.keypoints[0, 0, :2] * 320 / 96).round().astype(int)
     assert both[y, x].any()
-    assert not side_by_side(image, nobody, truth)[24:, :96].any()
+    assert not side_by_side(image, nobody, truth)[24:, :320].any()
 
 
 def test_keypoints_that_are_not_labelled_are_not_drawn(source: SourceConfig) -> None:
@@ -120,7 +120,7 @@ def test_a_weak_model_shows_its_best(tmp_path: Path, source: SourceConfig) -> No
     model = Pointing(skeleton=COCO17)
     model.score = 0.01
     (path,) = draw_samples(model, next(model.parameters()).device, source, 1, tmp_path)
-    assert cv2.imread(str(path))[24 + 40 : 24 + 56, 100 + 40 : 100 + 56].max() > 100
+    assert cv2.imread(str(path))[24 + 150 : 24 + 170, 324 + 150 : 324 + 170].max() > 100
 
 
 def test_commands_exist_and_are_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

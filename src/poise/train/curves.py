@@ -46,6 +46,7 @@ def draw_curves(log: Path, steps_per_epoch: float, path: Path) -> None:
     _fill(right, _chosen(metrics), "validation", "the model was not evaluated")
     if losses and min(value for curve in losses.values() for _, value in curve) > 0:
         left.set_yscale("log")
+    right.set_ylim(bottom=0)
     with replacing(path) as temporary:
         FigureCanvasAgg(figure).print_png(str(temporary))
 

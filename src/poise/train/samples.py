@@ -27,8 +27,8 @@ from poise.predict.topdown import TopDownPredictor
 from poise.skeletons import Skeleton
 from poise.types import ImageArray, Poses
 
-LONG_SIDE = 640
-"""Drawn pictures are made smaller to at most this, px."""
+LONG_SIDES = (320, 640)
+"""Drawn pictures are made larger to at least, or smaller to at most this, px."""
 _CAPTION = 24
 
 
@@ -88,9 +88,11 @@ def side_by_side(image: ImageArray, truth: Poses, found: Poses) -> ImageArray:
 
 
 def _captioned(image: ImageArray, text: str) -> ImageArray:
-    factor = LONG_SIDE / max(image.shape[:2])
-    if factor < 1:
-        image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    long_side = max(image.shape[:2])
+    factor = min(max(long_side, LONG_SIDES[0]), LONG_SIDES[1]) / long_side
+    if factor != 1:
+        how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=how).astype(np.uint8)
     strip = np.full((_CAPTION, image.shape[1], 3), 30, np.uint8)
     cv2.putText(strip, text, (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (235, 235, 235), 1, cv2.LINE_AA)
     return np.concatenate([strip, image])
