@@ -19,6 +19,7 @@ from poise.types import FloatArray, ImageArray, Poses
 if TYPE_CHECKING:
     from poise.predict.predictor import Predictor
     from poise.predict.sources import Picture
+    from poise.predict.tiles import Tiling
 
 MARGIN = (0.12, 0.2)
 """By how much a person's box reaches beyond the keypoints at the sides, and above and below: shares of the geometric
@@ -65,6 +66,7 @@ class FoundPeople:
         nms: leave out whose box has a larger IoU than this with that of a better person, on top of the model's own
             suppression; None: do not.
         margin: as `pose_boxes`.
+        tiles: as `Predictor.predict`.
 
     Raises:
         ValueError: an argument is out of bounds.
@@ -78,6 +80,7 @@ class FoundPeople:
         min_score: float = PEOPLE_MIN_SCORE,
         nms: float | None = None,
         margin: tuple[float, float] = MARGIN,
+        tiles: Tiling | str | None = None,
     ) -> None:
         if not 0 <= min_score <= 1:
             raise ValueError(f"people_min_score {min_score!r} must lie in 0..1")
@@ -85,7 +88,7 @@ class FoundPeople:
             raise ValueError(f"people_nms {nms!r} must lie above 0 and not above 1")
         if min(margin) < 0:
             raise ValueError(f"margin {margin!r} must not be negative")
-        self._predictor, self._name = predictor, name
+        self._predictor, self._name, self.tiles = predictor, name, tiles
         self._min_score, self._nms, self._margin = min_score, nms, margin
 
     @property
@@ -108,7 +111,7 @@ class FoundPeople:
                 waiting.append((image, source_name(picture)))
                 yield image
 
-        for poses in self._predictor.predict_iter(images(), min_score=self._min_score):
+        for poses in self._predictor.predict_iter(images(), min_score=self._min_score, tiles=self.tiles):
             image, name = waiting.popleft()
             yield Found(image, name, self._people(poses, (image.shape[0], image.shape[1])))
 

@@ -22,6 +22,7 @@ from poise.nn.fold import fold_batch_norm
 from poise.predict.batches import run_in_batches
 from poise.predict.mapping import mapped_back
 from poise.predict.sources import each_picture, source_name, to_image
+from poise.predict.tiles import Tiling, merged, parse_tiling, tiled_views, without_cut
 from poise.predict.views import Scale, ViewSource, whole_views
 from poise.skeletons import Skeleton
 from poise.types import Poses, View
@@ -78,6 +79,7 @@ class Predictor:
         batch: int | None = None,
         scales: Sequence[Scale] | None = None,
         flip: bool = False,
+        tiles: Tiling | str | None = None,
     ) -> list[Poses]:
         """The poses in one picture or several: one `Poses` a picture, in order, in pixels of the picture.
 
@@ -90,6 +92,8 @@ class Predictor:
             scales: short sides (input px) at which to look at each picture, or pairs of limits (long side, short
                 side); None is the model's own.
             flip: also look at each picture mirrored.
+            tiles: look at each picture in tiles, too, for small and far people: ``3x2`` (columns x rows), ``640``
+                (side of a tile, px) or a `Tiling`; goes with no ``scales``.
 
         Returns:
             `Poses` with ``image_size`` and, for paths, ``source`` set; the best pose first; empty where nobody is.
@@ -98,7 +102,7 @@ class Predictor:
             FileNotFoundError: there is no such file.
             ValueError: something is not a picture, or an argument is out of bounds.
         """
-        return list(self.predict_iter(images, min_score=min_score, batch=batch, scales=scales, flip=flip))
+        return list(self.predict_iter(images, min_score=min_score, batch=batch, scales=scales, flip=flip, tiles=tiles))
 
     def predict_iter(
         self,
@@ -108,6 +112,7 @@ class Predictor:
         batch: int | None = None,
         scales: Sequence[Scale] | None = None,
         flip: bool = False,
+        tiles: Tiling | str | None = None,
         views: ViewSource | None = None,
         rescore: Rescore | None = None,
     ) -> Iterator[Poses]:
@@ -119,9 +124,15 @@ class Predictor:
             batch: as `predict`.
             scales: as `predict`.
             flip: as `predict`.
+            tiles: as `predict`.
             views: which views of a picture to look at, instead of those of ``scales`` and ``flip``.
             rescore: gives the candidates of each picture other scores before they are suppressed.
         """
+        if tiles is not None and (scales is not None or views is not None or rescore is not None):
+            raise ValueError("tiles do not go with scales, views or rescore")
+        if tiles is not None:
+            tiling = tiles if isinstance(tiles, Tiling) else parse_tiling(tiles)
+            views, rescore = tiled_views(self.model.view, tiling, flip), merged(tiling.max_oks)
         source = views if views is not None else whole_views(self.model.view, scales, flip)
         batch = self._batch(batch)
         threshold = self.min_score if min_score is None else min_score
@@ -130,7 +141,7 @@ class Predictor:
         return self._stream(each_picture(images), source, batch, threshold, rescore)
 
     def predict_views(self, views: Sequence[View]) -> list[Poses]:
-        """Candidate poses of each view, mapped to image px, before suppression.
+        """Candidate poses of each view, mapped to image px, before suppression; of a tile those it shows completely.
 
         Args:
             views: at least one, of whatever pictures; they run as one batch.
@@ -138,7 +149,8 @@ class Predictor:
         images = collate(views, self.model.view.stride).images.to(self.device)
         with torch.inference_mode():
             found = self.model.detect(images, [view.size for view in views])
-        return [mapped_back(f, invert(v.to_input), v.image_size) for f, v in zip(found, views, strict=True)]
+        mapped = (mapped_back(f, invert(v.to_input), v.image_size) for f, v in zip(found, views, strict=True))
+        return [without_cut(poses, view) for poses, view in zip(mapped, views, strict=True)]
 
     def _stream(
         self, images: Iterator[Picture], source: ViewSource, batch: int, min_score: float, rescore: Rescore | None
