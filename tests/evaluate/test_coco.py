@@ -106,11 +106,17 @@ def test_perfect_results_and_silence(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_boxes_in_the_results_change_nothing():
+def test_boxes_in_the_results_give_the_areas(capsys):
     truth = _truth(3)
     results = _perturbed(truth)
-    with_boxes = [{**r, "bbox": [0.0, 0.0, 40.0, 40.0]} for r in results]
-    assert evaluate_keypoints(truth, with_boxes, COCO17) == evaluate_keypoints(truth, results, COCO17)
+    plain = evaluate_keypoints(truth, results, COCO17)
+    boxed = [{**r, "bbox": [0.0, 0.0, 40.0 + 3 * i, 40.0]} for i, r in enumerate(results)]
+    numbers = evaluate_keypoints(truth, boxed, COCO17)
+    assert numbers == pytest.approx(_oracle(truth, boxed, COCO17, capsys), rel=0, abs=1e-9)
+    assert numbers["APM"] != plain["APM"]
+    # the first result decides, as in the COCO tools
+    late = [results[0], *boxed[1:]]
+    assert evaluate_keypoints(truth, late, COCO17) == plain
 
 
 def test_nothing_found_and_nobody_there():

@@ -1,0 +1,120 @@
+"""One evaluation: the truth, what was found, who found whom, and the numbers.
+
+Letters: I pictures, M annotated people, N poses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from poise.evaluate.matching import Matches, Pairs, coco_ranges, match, pair_up
+from poise.evaluate.precision import NUMBERS, Curves, curves, mean
+from poise.evaluate.tables import Entry, Ints, PoseTable, TruthTable, person_category, pose_table, truth_table
+from poise.skeletons import Skeleton
+
+CROWD_LIMITS = (0.1, 0.8)
+"""Crowd index from which a picture is of medium difficulty, and from which it is hard (CrowdPose, section 4.3)."""
+CROWDS = ("easy", "medium", "hard")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What `evaluate_results` found out.
+
+    Attributes:
+        name: of what was evaluated, for tables.
+        truth: the people.
+        found: the poses that count.
+        pairs: poses and people of the same pictures.
+        matches: who found whom: everybody, medium and large people.
+        curves: precision and recall.
+        subsets: pictures that are also measured apart, by name (CrowdPose's easy, medium and hard ones).
+        numbers: `poise.evaluate.coco.METRICS`, 0..1, and AP_NAME of every subset.
+    """
+
+    name: str
+    truth: TruthTable
+    found: PoseTable
+    pairs: Pairs
+    matches: Matches
+    curves: Curves
+    subsets: Mapping[str, Ints]
+    numbers: Mapping[str, float]
+
+
+def evaluate_tables(
+    truth: TruthTable,
+    found: PoseTable,
+    name: str = "results",
+    crowd_limits: tuple[float, float] = CROWD_LIMITS,
+) -> Evaluation:
+    """Evaluate poses that are already in a table; see `poise.evaluate.coco.evaluate_results`."""
+    pairs = pair_up(truth, found)
+    matches = match(truth, found, pairs, coco_ranges(truth, found))
+    lines = curves(matches, truth, found)
+    subsets = crowd_subsets(truth, crowd_limits)
+    numbers = {number.name: number.of(lines) for number in NUMBERS}
+    for label, pictures in subsets.items():
+        numbers[f"AP_{label}"] = mean(curves(matches, truth, found, pictures).precision[0])
+    return Evaluation(name, truth, found, pairs, matches, lines, subsets, numbers)
+
+
+def crowd_subsets(truth: TruthTable, limits: tuple[float, float] = CROWD_LIMITS) -> dict[str, Ints]:
+    """Numbers of the easy, medium and hard pictures by their crowd index; nothing if no picture has one.
+
+    Raises:
+        ValueError: the limits do not rise within 0..1.
+    """
+    if not 0 <= limits[0] <= limits[1] <= 1:
+        raise ValueError(f"crowd limits {limits[0]}, {limits[1]} must rise within 0..1")
+    known = ~np.isnan(truth.crowd_index)
+    if not known.any():
+        return {}
+    level = np.searchsorted(np.array(limits), truth.crowd_index, side="right")
+    return {name: np.flatnonzero(known & (level == number)) for number, name in enumerate(CROWDS)}
+
+
+def evaluate_entries(
+    data: Entry,
+    results: Sequence[Mapping[str, Any]],
+    skeleton: Skeleton,
+    name: str = "results",
+    crowd_limits: tuple[float, float] = CROWD_LIMITS,
+) -> Evaluation:
+    """Evaluate COCO results against the content of an annotation file; see `poise.evaluate.coco.evaluate_results`."""
+    truth = truth_table(data, skeleton)
+    return evaluate_tables(truth, pose_table(results, truth, person_category(data)), name, crowd_limits)
+
+
+def truth_skeleton(data: Entry, path: Path | None = None) -> Skeleton:
+    """The skeleton that an annotation file names, or a YAML file beside it (see `poise.data.outlines`).
+
+    Args:
+        data: content of the annotation file.
+        path: where it was read from, if it was.
+
+    Raises:
+        ValueError: the keypoints are not named, or sigmas are missing and nobody is there to estimate them from.
+    """
+    from poise.data.outlines import category_outline, outline_beside
+
+    where = "annotations" if path is None else str(path)
+    outline = None if path is None else outline_beside(path)
+    if outline is None:
+        number = person_category(data)
+        category: Entry = next((c for c in data.get("categories") or [] if c.get("id") == number), {})
+        if not category.get("keypoints"):
+            raise ValueError(f"{where} names no keypoints; give the skeleton")
+        outline = category_outline(category, where)
+    stand_in = Skeleton("stand-in", outline.keypoints, (), (), (1.0,) * len(outline.keypoints))
+
+    def people() -> tuple[Any, Any]:
+        table = truth_table(data, stand_in)
+        return table.keypoints[~table.ignored], table.areas[~table.ignored]
+
+    return outline.skeleton(people)

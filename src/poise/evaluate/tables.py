@@ -1,0 +1,334 @@
+"""Truth and results as arrays, checked on the way in.
+
+Letters: I pictures, M annotated people, N found poses, K keypoints. Frame: image px. Pictures are in the order of their
+ids, people in the order of their file, poses by picture and score: ties are then ranked as by the COCO tools.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from poise.skeletons import Skeleton
+
+BODY_SHARE_OF_BOX = 0.53
+"""Area of a person over the area of the box, for annotations without ``area`` (as the CrowdPose evaluation)."""
+MAX_POSES = 20
+"""So many of the best poses of a picture count (COCO)."""
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Entry = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TruthTable:
+    """Everybody who is annotated.
+
+    Attributes:
+        skeleton: of the keypoints.
+        image_ids: of the I pictures.
+        file_names: (I) of the pictures; empty where the file gives none.
+        crowd_index: (I,) how crowded a picture is, 0..1; NaN where the file does not say (CrowdPose does).
+        images: (M,) numbers of the people's pictures, 0..I-1, not sorted.
+        keypoints: (M, K, 3) x, y, visibility.
+        boxes: (M, 4) x, y, width, height, as in the file.
+        areas: (M,) square px.
+        crowd: (M,) bool: a region with many people.
+        ignored: (M,) bool: a crowd, or nobody's keypoints are labelled; finding it is neither right nor wrong.
+        annotation_ids: of the M people; their position, from 1, where the file gives none.
+    """
+
+    skeleton: Skeleton
+    image_ids: tuple[int | str, ...]
+    file_names: tuple[str, ...]
+    crowd_index: Floats
+    images: Ints
+    keypoints: Floats
+    boxes: Floats
+    areas: Floats
+    crowd: Bools
+    ignored: Bools
+    annotation_ids: tuple[Any, ...]
+
+    def __len__(self) -> int:
+        """Number of annotated people M."""
+        return len(self.areas)
+
+    @property
+    def labelled(self) -> Bools:
+        """(M, K) whether a keypoint is labelled."""
+        return self.keypoints[..., 2] > 0
+
+
+@dataclass(frozen=True, slots=True)
+class PoseTable:
+    """The `MAX_POSES` best poses of every picture, by picture, then from high to low score.
+
+    Attributes:
+        images: (N,) numbers of the pictures, 0..I-1, rising.
+        keypoints: (N, K, 3) x, y, score.
+        scores: (N,)
+        areas: (N,) square px: of the box, or of the extent of the keypoints (see `pose_table`).
+        rows: (N,) positions in the list of results that the table was made from.
+    """
+
+    images: Ints
+    keypoints: Floats
+    scores: Floats
+    areas: Floats
+    rows: Ints
+
+    def __len__(self) -> int:
+        """Number of poses N."""
+        return len(self.scores)
+
+    @property
+    def ranks(self) -> Ints:
+        """(N,) position of a pose among those of its picture, from 0."""
+        starts = np.searchsorted(self.images, self.images)
+        return np.arange(len(self)) - starts
+
+    def reordered(self, keypoints: Floats, scores: Floats, kept: Bools | None = None) -> PoseTable:
+        """The same poses (or those ``kept``) with other keypoints and scores, in the order of these scores."""
+        chosen = np.arange(len(self)) if kept is None else np.flatnonzero(kept)
+        order = chosen[np.lexsort((-scores[chosen], self.images[chosen]))]
+        return PoseTable(self.images[order], keypoints[order], scores[order], self.areas[order], self.rows[order])
+
+
+def read_truth(truth: str | Path | Entry) -> Entry:
+    """The content of a COCO annotation file (also ``.gz``); a mapping is returned as it is.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not JSON, or has no list of images.
+    """
+    if isinstance(truth, Mapping):
+        data, where = truth, "annotations"
+    else:
+        where = f"annotation file {truth}"
+        data = read_json(Path(truth), where)
+    if not isinstance(data, Mapping) or not isinstance(data.get("images"), list):
+        raise ValueError(f"{where} has no list of images; a COCO keypoint file has images, annotations and categories")
+    return data
+
+
+def read_json(path: Path, where: str) -> Any:
+    """The content of a JSON file, packed with gzip if its name ends so; ``where`` begins the messages of errors.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not JSON.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{where} does not exist")
+    try:
+        content = path.read_bytes()
+        return json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
+    except (ValueError, RecursionError, EOFError, gzip.BadGzipFile) as error:
+        raise ValueError(f"{where} is not valid JSON: {' '.join(str(error).split())}") from None
+
+
+def person_category(data: Entry) -> int | None:
+    """Id of the category that has keypoints (else is called person) in a COCO file; None if it lists no categories.
+
+    Raises:
+        ValueError: categories are listed, but none is of people.
+    """
+    categories = data.get("categories") or []
+    if not categories:
+        return None
+    for fits in (lambda c: bool(c.get("keypoints")), lambda c: c.get("name") == "person"):
+        for category in categories:
+            if fits(category):
+                return int(category["id"])
+    names = ", ".join(str(c.get("name")) for c in categories[:5])
+    raise ValueError(f"none of the annotations' categories has keypoints or is called person: {names}")
+
+
+def truth_table(data: Entry, skeleton: Skeleton) -> TruthTable:
+    """The people of a COCO keypoint file, as `poise.evaluate.coco.evaluate_keypoints` takes them.
+
+    If pictures have a ``crowdIndex`` it is a CrowdPose file: areas are then `BODY_SHARE_OF_BOX` of the box throughout,
+    as in its own evaluation.
+
+    Raises:
+        ValueError: an annotation does not fit; the message names it.
+    """
+    pictures = _pictures(data["images"])
+    number_of = {picture["id"]: number for number, picture in enumerate(pictures)}
+    people, names = _people(data, number_of)
+    keypoints = _triples([p.get("keypoints") or [0] * (3 * len(skeleton)) for p in people], skeleton, names.__getitem__)
+    boxes = _boxes(people, keypoints, names)
+    crowd = np.array([bool(p.get("iscrowd")) for p in people], np.bool_)
+    counted = (keypoints[..., 2] > 0).sum(1).tolist()
+    labelled = np.array([p.get("num_keypoints", c) for p, c in zip(people, counted, strict=True)], np.int64)
+    crowd_index = np.array([picture.get("crowdIndex", np.nan) for picture in pictures], np.float64)
+    shares = (boxes[:, 3] * boxes[:, 2] * BODY_SHARE_OF_BOX).tolist()
+    if np.isnan(crowd_index).all():
+        shares = [p.get("area", share) for p, share in zip(people, shares, strict=True)]
+    return TruthTable(
+        skeleton=skeleton,
+        image_ids=tuple(number_of),
+        file_names=tuple(str(picture.get("file_name", "")) for picture in pictures),
+        crowd_index=crowd_index,
+        images=np.array([number_of[p["image_id"]] for p in people], np.int64),
+        keypoints=keypoints,
+        boxes=boxes,
+        areas=_numbers(shares, "area", names.__getitem__),
+        crowd=crowd,
+        ignored=crowd | (labelled == 0),
+        annotation_ids=tuple(p.get("id", number) for number, p in enumerate(people, 1)),
+    )
+
+
+def pose_table(results: Sequence[Entry], truth: TruthTable, category: int | None = None) -> PoseTable:
+    """The poses of a list of COCO keypoint results.
+
+    Areas, which only decide whether an unmatched pose counts among the medium or the large ones, are those of the
+    COCO tools: if the first result has a ``bbox``, of the boxes, else of the extent of all keypoints.
+
+    Args:
+        results: image_id, keypoints (3 K numbers), score; optionally bbox and category_id.
+        truth: whose pictures they are of.
+        category: results of another one are left out, those that name none are taken; None takes all.
+
+    Raises:
+        ValueError: a result does not fit (the message names its picture), or all are of other categories.
+    """
+    rows = _rows(results, category)
+    number_of = {image_id: number for number, image_id in enumerate(truth.image_ids)}
+    found = [results[row] for row in rows.tolist()]
+    images = np.array([_number_of(result, number_of) for result in found], np.int64)
+
+    def where(position: int) -> str:
+        return f"a result of picture {found[position]['image_id']!r}"
+
+    keypoints = _triples([_field(r, "keypoints", where, i) for i, r in enumerate(found)], truth.skeleton, where)
+    scores = _numbers([_field(r, "score", where, i) for i, r in enumerate(found)], "score", where)
+    areas = _areas(found, keypoints, where)
+    order = np.lexsort((-scores, images))
+    ranks = np.arange(len(order)) - np.searchsorted(images[order], images[order])
+    best = order[ranks < MAX_POSES]
+    return PoseTable(images[best], keypoints[best], scores[best], areas[best], rows[best])
+
+
+def _pictures(entries: Sequence[Entry]) -> list[Entry]:
+    """In the order of the ids where these can be ordered, else of the file."""
+    ids = []
+    for entry in entries:
+        picture = entry.get("id") if isinstance(entry, Mapping) else None
+        if not isinstance(picture, int | str):
+            raise ValueError(f"picture id {picture!r} must be a number or a text")
+        ids.append(picture)
+    if len(set(ids)) != len(ids):
+        twice = next(i for i in ids if ids.count(i) > 1)
+        raise ValueError(f"picture id {twice!r} is given twice in the annotations")
+    if len({isinstance(i, str) for i in ids}) > 1:
+        return list(entries)
+    return sorted(entries, key=lambda entry: entry["id"])
+
+
+def _people(data: Entry, number_of: Mapping[Any, int]) -> tuple[list[Entry], list[str]]:
+    """Annotations of people in listed pictures, and what messages call them."""
+    category = person_category(data)
+    people = [
+        annotation
+        for annotation in data.get("annotations") or []
+        if isinstance(annotation, Mapping)
+        and isinstance(annotation.get("image_id"), Hashable)
+        and annotation.get("image_id") in number_of
+        and (category is None or annotation.get("category_id", category) == category)
+    ]
+    return people, [f"annotation {p.get('id', number)!r}" for number, p in enumerate(people, 1)]
+
+
+def _boxes(people: Sequence[Entry], keypoints: Floats, names: Sequence[str]) -> Floats:
+    """(M, 4) x, y, width, height; the extent of the labelled keypoints where a person has no box."""
+    boxes = [p.get("bbox") or _extent(points) for p, points in zip(people, keypoints, strict=True)]
+    return _rectangles(boxes, names.__getitem__)
+
+
+def _rectangles(boxes: list[Any], where: Callable[[int], str]) -> Floats:
+    for position, box in enumerate(boxes):
+        if not isinstance(box, Sequence) or len(box) != 4:
+            raise ValueError(f"{where(position)} has bbox {box!r}, not 4 numbers")
+    return _numbers(boxes, "bbox", where).reshape(-1, 4)
+
+
+def _extent(points: Floats) -> list[float]:
+    seen = points[points[:, 2] > 0, :2]
+    if len(seen) == 0:
+        return [0.0, 0.0, 0.0, 0.0]
+    low, high = seen.min(0), seen.max(0)
+    return [*low.tolist(), *(high - low).tolist()]
+
+
+def _rows(results: Sequence[Entry], category: int | None) -> Ints:
+    """Positions of the results that are of people."""
+    for result in results:
+        if not isinstance(result, Mapping):
+            raise ValueError(f"a result is {str(result)[:40]!r}, not an object with image_id, keypoints and score")
+    named = [result.get("category_id") for result in results]
+    rows = [row for row, name in enumerate(named) if category is None or name is None or name == category]
+    if named and not rows:
+        raise ValueError(f"all results are of category {named[0]!r}; people are category {category} of the annotations")
+    return np.array(rows, np.int64)
+
+
+def _number_of(result: Entry, number_of: Mapping[Any, int]) -> int:
+    image_id = result.get("image_id")
+    number = number_of.get(image_id) if isinstance(image_id, Hashable) else None
+    if number is None:
+        raise ValueError(f"a result belongs to picture {image_id!r}, which the annotations do not list")
+    return number
+
+
+def _field(result: Entry, name: str, where: Callable[[int], str], position: int) -> Any:
+    if result.get(name) is None:
+        raise ValueError(f"{where(position)} has no {name}")
+    return result[name]
+
+
+def _areas(found: Sequence[Entry], keypoints: Floats, where: Callable[[int], str]) -> Floats:
+    extents = np.ptp(keypoints[..., :2], axis=1).prod(1) if len(found) else np.zeros(0)
+    if not found or not found[0].get("bbox"):
+        return extents
+    boxed = [i for i, result in enumerate(found) if result.get("bbox")]
+    extents[boxed] = _rectangles([found[i]["bbox"] for i in boxed], lambda i: where(boxed[i]))[:, 2:].prod(1)
+    return extents
+
+
+def _triples(rows: list[Any], skeleton: Skeleton, where: Callable[[int], str]) -> Floats:
+    """(N, K, 3) of lists of 3 K numbers."""
+    wanted = 3 * len(skeleton)
+    for position, row in enumerate(rows):
+        if not isinstance(row, Sequence | np.ndarray) or len(row) != wanted:
+            size = len(row) if isinstance(row, Sequence | np.ndarray) else repr(row)
+            raise ValueError(
+                f"{where(position)} has {size} keypoint numbers; skeleton {skeleton.name!r} needs {wanted}"
+            )
+    return _numbers(rows, "keypoints", where).reshape(-1, len(skeleton), 3)
+
+
+def _numbers(values: list[Any], what: str, where: Callable[[int], str]) -> Floats:
+    """The values as an array, if all are finite numbers."""
+    try:
+        array = np.array(values, np.float64)
+    except (TypeError, ValueError):
+        array = np.zeros(0)
+    if len(array) == len(values) and np.isfinite(array).all() and array.dtype == np.float64:
+        return array
+    for position, value in enumerate(values):
+        for number in value if isinstance(value, Sequence) else [value]:
+            if not isinstance(number, int | float | np.number) or not np.isfinite(number):
+                raise ValueError(f"{where(position)} has {what} with {number!r}, which is not a finite number")
+    raise ValueError(f"{where(0)} and others have {what} of different form")
