@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d as oracle
 
-from poise.nn import deformable
+from poise.nn import gathered
 from poise.nn.deformable import (
     deform_conv2d,
     deform_conv2d_at,
+    deform_convolutions,
     deformable_convolution,
     sampling_plan,
     sampling_plan_at,
@@ -90,10 +91,10 @@ def test_values_and_gradients_are_torchvisions(case: str) -> None:
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deformable, "COLUMN_BYTES", 5000)
+    monkeypatch.setattr(gathered, "COLUMN_BYTES", 5000)
     calls = []
-    product = deformable._product
-    monkeypatch.setattr(deformable, "_product", lambda *args: calls.append(len(args[1])) or product(*args))
+    weighted_rows = gathered.weighted_rows
+    monkeypatch.setattr(gathered, "weighted_rows", lambda *args: calls.append(len(args[1])) or weighted_rows(*args))
     tensors, geometry = make(**CASES["smpr"])  # type: ignore[arg-type]
     with torch.no_grad():
         deformable_convolution(*tensors, **geometry)
@@ -162,6 +163,37 @@ def test_shared_plan_equals_separate_ones() -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("together", [1, 3])
+@pytest.mark.parametrize("fixed", ["nothing", "maps", "offsets", "weights"])
+def test_convolutions_together_are_torchvisions(fixed: str, together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps of different width, some of whose inputs need no gradient, image by image or several at once."""
+    (x, offsets, weight, _), _ = make(images=5, channels=8, outputs=6, padding=1, offset_groups=2)
+    (other, _, other_weight, _), _ = make(images=5, channels=4, outputs=3, padding=1)
+    monkeypatch.setattr(gathered, "TOGETHER_BYTES", together * 12 * 9 * 9 * 11 * 4)
+    groups = {"maps": (x, other), "offsets": (offsets,), "weights": (weight, other_weight), "nothing": ()}
+    for tensor in groups[fixed]:
+        tensor.requires_grad_(False)
+    wanted = [t for t in (x, other, offsets, weight, other_weight) if t.requires_grad]
+    ours = deform_convolutions((x, other), (weight, other_weight), sampling_plan(offsets, 3, 1, 1, 1, (9, 11)))
+    theirs = [oracle(m, offsets, w, padding=1) for m, w in ((x, weight), (other, other_weight))]
+    for mine, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-4)
+    mine = torch.autograd.grad(sum(o.square().sum() for o in ours), wanted)
+    for a, b in zip(mine, torch.autograd.grad(sum(o.square().sum() for o in theirs), wanted), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-2)
+
+
+def test_gradients_in_mixed_precision() -> None:
+    (x, offsets, weight, bias), geometry = make(channels=64, padding=1, offset_groups=2, bias=True)
+    wanted = [x, weight, bias]
+    exact = torch.autograd.grad(oracle(x, offsets, weight, bias, **geometry).sum(), wanted)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = deformable_convolution(x, offsets, weight, bias, **geometry)
+    for mine, theirs in zip(torch.autograd.grad(output.sum(), wanted), exact, strict=True):
+        assert mine.dtype == theirs.dtype
+        assert (mine - theirs).abs().mean() < 0.02 * theirs.abs().mean()
+
+
 @pytest.mark.parametrize("case", ["smpr", "oblong", "grouped_both", "depthwise"])
 def test_chosen_positions_equal_the_dense_output(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (x, offsets, weight, bias), geometry = make(**CASES[case])  # type: ignore[arg-type]
@@ -175,7 +207,7 @@ def test_chosen_positions_equal_the_dense_output(case: str, monkeypatch: pytest.
     chosen = deform_conv2d_at(x[1], weight, taps, bias, groups)
     expected = dense[1][:, rows, columns].T
     torch.testing.assert_close(chosen, expected, rtol=1e-4, atol=1e-4)
-    monkeypatch.setattr(deformable, "COLUMN_BYTES", 1)
+    monkeypatch.setattr(gathered, "COLUMN_BYTES", 1)
     wanted = [x, offsets, weight]
     chunked = deform_conv2d_at(x[1], weight, taps, bias, groups).square().sum()
     for mine, theirs in zip(

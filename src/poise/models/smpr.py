@@ -28,7 +28,7 @@ from poise.models import dense
 from poise.models.dense import Candidates
 from poise.nn.backbones import PYRAMID_STRIDES, build_backbone
 from poise.nn.blocks import Scale, conv_tower, init_normal
-from poise.nn.deformable import SamplingPlan, deform_conv2d, sampling_plan
+from poise.nn.deformable import SamplingPlan, deform_convolutions, sampling_plan
 from poise.nn.pyramids import FPN, HRFPN, PAFPN
 from poise.settings import Settings
 from poise.skeletons import COCO17, Skeleton
@@ -195,8 +195,8 @@ class FeatureAlignment(nn.Module):
 
     def forward(self, pose: Tensor, person: Tensor, initial: Tensor) -> tuple[Tensor, Tensor]:
         """Aligned features (B, C, h, w) of the pose and of the class tower."""
-        plan = self.plan(initial)
-        aligned = deform_conv2d(pose, self.pose.weight, plan), deform_conv2d(person, self.person.weight, plan)
+        weights = self.pose.weight, self.person.weight
+        aligned = deform_convolutions((pose, person), weights, self.plan(initial))
         return F.relu(aligned[0]), F.relu(aligned[1])
 
 
