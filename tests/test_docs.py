@@ -85,6 +85,25 @@ def defined(name: str, source: str) -> bool:
     return re.search(rf"(?:def|class) {last}\b|^ +{last}: |^{re.escape(last)}$", source, re.MULTILINE) is not None
 
 
+def test_switches_between_smprs_paper_and_code_exist() -> None:
+    table = PAPERS["SMPR"].partition("## 11. Where paper and code differ")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")][1:]
+    run = recipe("smpr_r50")
+    told = [name for row in rows for name in re.findall(r"`([\w.]+)`", row[2])]
+    missing = [n for n in told if n not in RECIPES and not any(_has(part, n) for part in (run.model, run))]
+    assert missing == []
+    assert [row[0] for row in rows if "`" not in row[2] and not row[2].startswith("none")] == []
+    assert len(rows) >= 14
+
+
+def _has(settings: Settings, path: str) -> bool:
+    try:
+        value_of(settings, path)
+    except KeyError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("paper", PAPERS)
 def test_sections_that_docstrings_cite_exist(paper: str) -> None:
     sections = set(re.findall(r"^## (\d+)\. ", PAPERS[paper], flags=re.MULTILINE))
