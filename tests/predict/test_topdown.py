@@ -8,7 +8,9 @@ import torch
 
 from crops import ENDS, VIEW, CropModel, box_of, ends_of, row_of_people, row_picture
 from dots import DotModel
-from poise.data.crops import crop_view
+from poise.data.crops import crop_matrix, crop_view
+from poise.geometry.affine import apply
+from poise.geometry.heatmaps import draw_labels, keypoint_cells
 from poise.models.rsn import RSN, RSNConfig
 from poise.predict import topdown
 from poise.predict.boxes import Boxes, PersonBoxes
@@ -120,7 +122,7 @@ def test_people_of_several_pictures_share_batches():
     pictures, boxes, _ = crowd(counts)
     predictor = TopDownPredictor(CropModel(), boxes, "cpu")
     expected = [predictor.predict(p, min_score=0, batch=1)[0] for p in pictures]
-    for batch, sizes in ((4, [4, 4, 2]), (64, [10]), (None, [8, 2])):
+    for batch, sizes in ((4, [4, 4, 2]), (64, [10]), (9, [9, 1]), (None, [10])):
         predictor.model.batches.clear()
         found = predictor.predict(pictures, min_score=0, batch=batch)
         assert predictor.model.batches == sizes
@@ -225,6 +227,31 @@ def test_suppression_knows_whole_views_and_boxes_stay_those_of_the_people(networ
     side = 63 * 1.135
     low, high = np.array([30, 31.5]) - side / 2, np.array([30, 31.5]) + side * (63 / 64 - 1 / 2)
     np.testing.assert_allclose(seen[0].boxes[0], [*low, *high], atol=0.01)
+
+
+@pytest.mark.parametrize("profile", ["official", "mmpose"])
+def test_labels_of_keypoints_are_read_back_as_these_keypoints(network, profile):
+    """Crop, decoder and map back fit together: only the rounding to cells of 4 input px is lost."""
+    rng = np.random.default_rng(4)
+    boxes = [[30.0, 12, 90, 118], [-20.0, 40, 75, 90]]
+    truth = np.array([rng.uniform(b[:2], b[2:], (len(COCO17), 2)) for b in boxes])
+    predictor = TopDownPredictor(network, given(boxes, [1.0, 0.5]), "cpu")
+    member = predictor.models[0]
+    member.config = member.config.model_copy(update={"decoding": profile})
+    matrices = [crop_matrix(box, network.view) for box in boxes]
+
+    def labels(images):
+        points = torch.tensor(np.array([apply(m, t) for m, t in zip(matrices, truth, strict=True)]))
+        return draw_labels(
+            keypoint_cells(points), torch.ones(points.shape[:2], dtype=torch.bool), (16, 16), 5, "maximum"
+        )
+
+    member.heatmaps = labels
+    [found] = predictor.predict(named(np.zeros((130, 100, 3), np.uint8)), min_score=0)
+    for points, expected, matrix in zip(found.keypoints, truth, matrices, strict=True):
+        assert np.abs(points - expected).max() * np.linalg.norm(matrix[0, :2]) < 3.01
+        assert np.abs((points - expected).mean(0)).max() * np.linalg.norm(matrix[0, :2]) < 1.2
+    assert found.keypoint_scores.min() > 0.8
 
 
 def test_the_flip_test_averages_and_is_blind_to_mirroring(predictor):

@@ -47,7 +47,7 @@ Batch = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Pictures that run together [default: 8 on a GPU, 1 on the CPU]; people, for a top-down model [64 and 8].",
+        help="Pictures that run together [default: 8 on a GPU, 1 on the CPU]; for a top-down model, people [64, 16].",
     ),
 ]
 Scales = Annotated[
