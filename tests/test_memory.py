@@ -8,8 +8,10 @@ import sys
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from poise import memory
+from poise.cli import main
 from poise.memory import keep_freed_memory, resident_bytes
 
 WORK = """
@@ -66,6 +68,15 @@ def test_a_library_without_it_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
     assert not keep_freed_memory()
+
+
+def test_the_command_line_asks_for_it_before_a_verb_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(main, "keep_freed_memory", lambda: asked.append(True))
+    for arguments, expected in ((["--version"], 0), ([], 0), (["models"], 1)):
+        asked.clear()
+        assert CliRunner().invoke(main.app, arguments).exit_code == 0
+        assert len(asked) == expected
 
 
 def test_memory_in_use_follows_what_is_used() -> None:

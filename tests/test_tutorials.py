@@ -157,7 +157,15 @@ def test_two_processes_have_the_losses_of_one(people: Callable[..., Path], monke
     settings: dict[str, Any] = {
         "model": small,
         "data": {"sources": [source], "sizes": [64], "batch": 2, "workers": 0},
-        "train": {"steps": 2, "log_every": 1, "samples": 0, "trackers": [], "ema": 0.9, "freeze_batch_norm": ["."], "clip_norm": 5},
+        "train": {
+            "steps": 2,
+            "log_every": 1,
+            "samples": 0,
+            "trackers": [],
+            "ema": 0.9,
+            "freeze_batch_norm": ["."],
+            "clip_norm": 5,
+        },
     }
     (folder / "mine.yaml").write_text(yaml.safe_dump(settings))
     folders = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

@@ -16,12 +16,16 @@ from poise.cli.main import app
 from poise.data.config import SourceConfig
 from poise.data.loader import read_source
 from poise.skeletons import COCO17
-from poise.train import commands
+from poise.train import commands, finish
 from poise.train.commands import as_script, launcher, next_commands, resume_command
+from poise.train.config import RunConfig
 from poise.train.curves import draw_curves, read_curves
+from poise.train.engine import Trainer
+from poise.train.finish import finish_run
+from poise.train.run import RunFolder
 from poise.train.samples import draw_samples, side_by_side, true_poses
 from poise.types import Poses
-from tiny import TinyModel
+from tiny import TinyBatches, TinyModel
 from tiny_set import write_tiny_set
 
 LAUNCHED = {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "first", "MASTER_PORT": "1234"}
@@ -123,11 +127,26 @@ def test_a_weak_model_shows_its_best(tmp_path: Path, source: SourceConfig) -> No
     assert cv2.imread(str(path))[24 + 150 : 24 + 170, 324 + 150 : 324 + 170].max() > 100
 
 
+def test_what_cannot_be_drawn_costs_no_run(
+    tmp_path: Path, source: SourceConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*args: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(finish, "draw_samples", broken)
+    config = RunConfig.parse({"model": "directpose_mobilenetv2", "data": {"sources": [source]}, "train": {"steps": 1}})
+    trainer = Trainer(Pointing(skeleton=COCO17), TinyBatches(), config.train, device="cpu")
+    found = finish_run(config, trainer, RunFolder(tmp_path), "cpu")
+    assert "samples of the run cannot be drawn: out of memory" in caplog.text
+    assert (tmp_path / "results.png").is_file()
+    assert (tmp_path / "commands.txt").read_text() == as_script(found)
+
+
 def test_commands_exist_and_are_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is a verb of the command line with its own options, from whatever folder it is called."""
     monkeypatch.chdir(tmp_path)
     val = SourceConfig(annotations="a b/truth.json", images="a b")
-    found = next_commands(Path("runs/x"), Path("runs/x/best.safetensors"), val, "cpu")
+    found = next_commands(Path("runs/x"), Path("runs/x/best.safetensors"), val, "cpu", true_boxes=True)
     assert {"resume", "evaluate", "predict"} <= set(found)
     verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     for command in found.values():
@@ -137,6 +156,8 @@ def test_commands_exist_and_are_exact(tmp_path: Path, monkeypatch: pytest.Monkey
         assert {word for word in words if word.startswith("-")} <= known
     assert found["resume"] == f"poise train --resume --run {tmp_path}/runs/x --device cpu"
     assert f"--annotations '{tmp_path}/a b/truth.json'" in found["evaluate"]
+    assert f"--boxes '{tmp_path}/a b/truth.json'" in found["evaluate"]
+    assert "--boxes" not in next_commands(Path("x"), Path("y"), val)["evaluate"]
     assert "evaluate" not in next_commands(Path("x"), Path("y"), None)
     assert as_script({"resume": "poise x"}) == "# resume\npoise x\n"
 

@@ -32,3 +32,8 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     for name, value in one.items():
         assert torch.equal(first[name], second[name])
         torch.testing.assert_close(first[name], value, rtol=1e-5, atol=1e-6)
+    alone, together = (torch.load(tmp_path / f"reports-{world}.pt") for world in (1, 2))
+    for (losses, norm, people), (others, other_norm, other_people) in zip(alone, together, strict=True):
+        assert others == pytest.approx(losses, rel=1e-5)
+        assert other_norm == pytest.approx(norm, rel=1e-5)
+        assert other_people == people

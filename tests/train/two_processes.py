@@ -5,12 +5,14 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from poise.train.config import TrainConfig
 from poise.train.engine import Trainer
+from poise.train.failures import NonFiniteLoss
 from poise.train.state import Position
-from tiny import Recorder, TinyBatches, tiny_model
+from tiny import Recorder, TinyBatches, TinyModel, tiny_model
 
 
 class Part(TinyBatches):
@@ -41,7 +43,11 @@ def main(results: Path) -> None:
     assert seen.saves == ([2, 3] if rank == 0 else [])
     assert not seen.reports or seen.reports[0].images == 4
     check_stop(rank, world, settings, results)
+    check_patience(rank, world)
+    check_non_finite(rank, world, settings)
     torch.save(model.state_dict(), results / f"model-{world}-{rank}.pt")
+    if rank == 0:
+        torch.save([(r.losses, r.grad_norm, r.people) for r in seen.reports], results / f"reports-{world}.pt")
 
 
 def check_stop(rank: int, world: int, settings: TrainConfig, results: Path) -> None:
@@ -63,6 +69,37 @@ def check_stop(rank: int, world: int, settings: TrainConfig, results: Path) -> N
     trainer = Trainer(tiny_model(), Signalled(rank, world), settings, state=state, watchers=[Stop()], device="cpu")
     outcome = trainer.run()
     assert (outcome.step, outcome.finished) == (1, False), outcome
+
+
+def check_patience(rank: int, world: int) -> None:
+    """All end early after the same step, though the first alone evaluates."""
+    settings = TrainConfig.parse({"steps": 9, "eval_every": 1, "patience": 2})
+    trainer = Trainer(tiny_model(), Part(rank, world), settings, evaluate=lambda model: {"AP": 0.5}, device="cpu")
+    outcome = trainer.run()
+    assert (outcome.step, outcome.early, outcome.metrics) == (3, True, {"AP": 0.5}), outcome
+
+
+def check_non_finite(rank: int, world: int, settings: TrainConfig) -> None:
+    """A loss that is not a number in the last process stops all of them, and all name its pictures alone."""
+
+    class Poisoned(TinyModel):
+        def loss(self, outputs, persons):
+            losses = super().loss(outputs, persons)
+            return losses | {"points": losses["points"] * (float("nan") if rank == world - 1 else 1.0)}
+
+    seen = []
+
+    class Watched(Part):
+        def __iter__(self):
+            for batch in super().__iter__():
+                seen.append([f"0:{view.image_id}" for view in batch.views])
+                yield batch
+
+    trainer = Trainer(Poisoned(), Watched(rank, world), settings, device="cpu")
+    with pytest.raises(NonFiniteLoss, match="points nan") as caught:
+        trainer.run()
+    assert len(caught.value.pictures) == 4 // world
+    assert (caught.value.pictures == seen[0]) == (rank == world - 1)
 
 
 if __name__ == "__main__":

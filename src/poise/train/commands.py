@@ -14,7 +14,9 @@ ENVIRONMENT = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What launchers tell the processes of a run."""
 
 
-def next_commands(run: Path, model: Path, val: SourceConfig | None, device: str = "auto") -> dict[str, str]:
+def next_commands(
+    run: Path, model: Path, val: SourceConfig | None, device: str = "auto", *, true_boxes: bool = False
+) -> dict[str, str]:
     """Command lines by what they do, ready to be pasted into a shell in any folder.
 
     Args:
@@ -22,12 +24,15 @@ def next_commands(run: Path, model: Path, val: SourceConfig | None, device: str 
         model: the checkpoint to use.
         val: what to measure it on; None: there is no such command.
         device: of the run.
+        true_boxes: measure a top-down model as the run did, on the annotated boxes.
     """
     on = [] if device == "auto" else ["--device", device]
     checkpoint = str(model.resolve())
     commands = {}
     if val is not None:
-        files = ["--annotations", str(Path(val.annotations).resolve()), "--images", str(Path(val.images).resolve())]
+        truth = str(Path(val.annotations).resolve())
+        files = ["--annotations", truth, "--images", str(Path(val.images).resolve())]
+        files += ["--boxes", truth] if true_boxes else []
         commands["evaluate"] = ["poise", "evaluate", "--model", checkpoint, *files, *on]
     commands["predict"] = ["poise", "predict", "PICTURE", "--model", checkpoint, *on]
     if find_spec("poise.export") is not None:

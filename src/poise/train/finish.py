@@ -35,7 +35,8 @@ def finish_run(config: RunConfig, trainer: Trainer, folder: RunFolder, device: s
             "samples",
             lambda: draw_samples(trainer.best_model, place, source, config.train.samples, folder.samples),
         )
-    commands = next_commands(folder.path, folder.result, data.val, device)
+    crops = trainer.model.view.kind == "crop"
+    commands = next_commands(folder.path, folder.result, data.val, device, true_boxes=crops)
     write_text(folder.commands, as_script(commands))
     return commands
 
@@ -43,5 +44,5 @@ def finish_run(config: RunConfig, trainer: Trainer, folder: RunFolder, device: s
 def _tried(what: str, work: Callable[[], list[Path] | None]) -> None:
     try:
         work()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, MemoryError) as error:
         _log.warning("%s of the run cannot be drawn: %s", what, error)
