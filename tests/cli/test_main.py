@@ -77,16 +77,16 @@ def test_ctrl_c():
     """A real signal, sent while the verb runs."""
     code = """
 import os, signal, sys, time
-import poise.predict.sources
+import poise.predict.frames
 from poise.cli.main import run
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with it ignored
 
-def find_pictures(source):
+def find_sources(source):
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(60)
 
-poise.predict.sources.find_pictures = find_pictures
+poise.predict.frames.find_sources = find_sources
 sys.argv = ["poise", "predict", "a.png"]
 run()
 """

@@ -1,13 +1,14 @@
-"""``poise predict``: pictures in, annotated pictures and poses out."""
+"""``poise predict``: pictures and videos in, annotated ones and poses out."""
 
 from __future__ import annotations
 
-import json
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,16 +28,29 @@ from poise.cli.options import (
     model_names,
     open_predictor,
     parse_scales,
-    progress_bar,
     where_people_are,
+)
+from poise.cli.video_options import (
+    Anonymise,
+    Every,
+    From,
+    Save,
+    Smooth,
+    StyleName,
+    Tiles,
+    To,
+    Track,
+    parse_anonymise,
+    parse_choices,
+    parse_part,
 )
 
 if TYPE_CHECKING:
+    from poise.predict.frames import Frame, Part, Source
     from poise.predict.output import PoseWriter
     from poise.predict.predictor import Predictor
-    from poise.predict.sources import Named
+    from poise.predict.stream import Seen
     from poise.predict.topdown import TopDownPredictor
-    from poise.types import Poses
 
 OUT = Path("poise-out")
 
@@ -46,7 +60,8 @@ def predict(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Pictures, folders of pictures, patterns such as 'a/**/*.jpg', .txt lists of files.",
+            help="Pictures, videos, folders, patterns such as 'a/**/*.jpg', .txt lists, 0 (a camera), rtsp://... or "
+            "http://... (a stream), - (standard input); mixed as you like.",
         ),
     ],
     model: Models = None,
@@ -57,13 +72,22 @@ def predict(
     people_nms: PeopleNms = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help=f"Folder for the annotated pictures and poses.json [default: {OUT}]."),
+        typer.Option("--out", "-o", help=f"Folder for what is drawn and for poses.json [default: {OUT}]."),
     ] = None,
+    save: Save = None,
     min_score: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Leave out poses with a lower score [default: what suits the model]."),
     ] = None,
+    track: Track = False,
+    smooth: Smooth = None,
+    every: Every = 1,
+    start: From = None,
+    stop: To = None,
+    tiles: Tiles = None,
+    style: StyleName = "sides",
     show_boxes: Annotated[bool, typer.Option("--show-boxes", help="Draw boxes and scores, too.")] = False,
+    anonymise: Anonymise = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the poses as JSON; files are then written only with --out.")
     ] = False,
@@ -72,64 +96,119 @@ def predict(
     scales: Scales = None,
     flip: Flip = False,
 ) -> None:
-    """Find the people in pictures.
+    """Find the people in pictures and videos.
 
-    Writes every picture with its poses drawn on it, under its own name, and all poses to poses.json (COCO keypoint
-    annotations with scores). A source picture is never overwritten.
+    Writes every picture and video with the poses drawn on it, under its own name, and all poses to poses.json (COCO
+    keypoint annotations with scores). A source is never overwritten.
 
-    A picture in which nobody is found is no error. If a picture is missing or cannot be read, the others are still
-    processed, the bad ones are listed at the end, and the exit code is 1.
+    A picture in which nobody is found is no error. If a source is missing or cannot be read, the others are still
+    processed, the bad ones are listed at the end, and the exit code is 1. Ctrl-C ends a video where it is; the file is
+    whole up to there.
 
     A top-down model looks at each person from near. The default model finds the people, unless --people names another
     or --boxes tells where they are.
     """
-    sizes = parse_scales(scales)
-    paths, problems = _find(sources)
-    if paths:
-        from poise.predict.output import PoseWriter
-
+    parse_choices(style, smooth, track, save)
+    wish = _Wish(
+        out=out if out is not None else None if as_json else OUT,
+        as_json=as_json,
+        min_score=min_score,
+        track=track,
+        smooth=smooth,
+        part=parse_part(start, stop, every),
+        save=tuple(save or ()),
+        look={"style": style, "show_boxes": show_boxes, "anonymise": parse_anonymise(anonymise)},
+        options={"batch": batch, "scales": parse_scales(scales), "flip": flip},
+    )
+    found, problems = _find(sources)
+    if found:
         choice = PeopleChoice(boxes, people, people_min_score, people_nms)
         predictor = open_predictor(model_names(model), weights, device, choice)
         if not choice.given and (found_by := where_people_are(predictor)) is not None:
             complain(f"{found_by}; --people or --boxes say otherwise")
-        pictures = _Readable(paths, problems, _box_check(predictor))
-        found = predictor.predict_iter(pictures, min_score=0.0, batch=batch, scales=sizes, flip=flip)
-        folder = out if out is not None else None if as_json else OUT
-        threshold = predictor.min_score if min_score is None else min_score
-        _write(pictures, found, PoseWriter(folder, paths, predictor.skeleton, show_boxes), threshold, as_json)
+        if tiles is not None:
+            _use_tiles(predictor, tiles, wish.options)
+        _run(found, problems, predictor, wish)
     for problem in problems:
         complain(problem)
     if problems:
         raise typer.Exit(1)
 
 
-class _Readable:
-    """The pictures that can be read, one after the other; what is wrong with the others is noted.
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What the command line asks for."""
+
+    out: Path | None
+    as_json: bool
+    min_score: float | None
+    track: bool
+    smooth: str | None
+    part: Part
+    save: tuple[str, ...]
+    look: dict[str, Any]
+    options: dict[str, Any]
+
+
+def _find(texts: list[str]) -> tuple[list[Source], list[str]]:
+    """The sources that the texts mean, each file once, and what is wrong with the texts that mean nothing."""
+    from poise.predict import frames
+
+    sources: dict[str, Source] = {}
+    problems: list[str] = []
+    for text in texts:
+        try:
+            for source in frames.find_sources(text):
+                key = str(Path(source.name).resolve()) if frames.names_of([source]) else source.name
+                sources.setdefault(key, source)
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
+    return list(sources.values()), problems
+
+
+def _run(sources: list[Source], problems: list[str], predictor: Predictor | TopDownPredictor, wish: _Wish) -> None:
+    """Everything from reading to writing, and then the poses on stdout if they are asked for."""
+    from poise.predict.frames import names_of
+    from poise.predict.output import Look, PoseWriter, copy_document
+    from poise.predict.stream import find, followed, following_of
+
+    threshold = predictor.min_score if wish.min_score is None else wish.min_score
+    with ExitStack() as stack:
+        document = None
+        if wish.as_json and wish.out is None:
+            document = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "poses.json"
+        following = following_of(wish.track, wish.smooth, threshold)
+        frames = _readable(sources, problems, wish.part, _box_check(predictor))
+        seen = followed(find(predictor, frames, min_score=0.0, **wish.options), following)
+        writer = PoseWriter(
+            wish.out, names_of(sources), predictor.skeleton, threshold, Look(**wish.look), formats=wish.save,
+            every=wish.part.every, document=document,
+        )  # fmt: skip
+        _write(seen, writer, sources, threshold, wish.as_json)
+        if wish.as_json and writer.path is not None:
+            copy_document(writer.path, sys.stdout)
+
+
+def _readable(
+    sources: list[Source], problems: list[str], part: Part, check: Callable[[str], object]
+) -> Iterator[Frame]:
+    """The frames of the sources that can be read, one after the other; what is wrong with the others is noted.
 
     Args:
-        paths: of the pictures.
+        sources: where they come from.
         problems: where it is noted.
+        part: of videos.
         check: is asked for each name first; raises ``ValueError`` if the picture cannot be used.
     """
+    from poise.predict.frames import open_source
 
-    def __init__(self, paths: list[Path], problems: list[str], check: Callable[[str], object]) -> None:
-        self.paths, self.problems, self._check = paths, problems, check
-        self.waiting: deque[Path] = deque()
-        """Pictures that were handed out, and whose poses have not come back yet."""
-
-    def __iter__(self) -> Iterator[Named]:
-        from poise.data.images import read_image
-        from poise.predict.sources import Named
-
-        for path in self.paths:
-            try:
-                self._check(str(path))
-                image = read_image(path)
-            except (ValueError, OSError) as error:
-                self.problems.append(str(error))
-                continue
-            self.waiting.append(path)
-            yield Named(image, str(path))
+    for source in sources:
+        try:
+            if source.kind == "picture":
+                check(source.name)
+            yield from open_source(source, part)
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
 
 
 def _box_check(predictor: Predictor | TopDownPredictor) -> Callable[[str], object]:
@@ -140,44 +219,30 @@ def _box_check(predictor: Predictor | TopDownPredictor) -> Callable[[str], objec
     return people.of_name if isinstance(people, Boxes) else lambda name: None
 
 
-def _find(sources: list[str]) -> tuple[list[Path], list[str]]:
-    """The picture files of all sources, and what is wrong with the sources that have none."""
-    from poise.predict.sources import find_pictures, unique
+def _use_tiles(predictor: Predictor | TopDownPredictor, tiles: str, options: dict[str, Any]) -> None:
+    """Have the model that finds the people look at tiles."""
+    from poise.predict.people import FoundPeople
+    from poise.predict.tiles import parse_tiling
 
-    paths: list[Path] = []
-    problems: list[str] = []
-    for source in sources:
-        try:
-            paths += find_pictures(source)
-        except (ValueError, OSError) as error:
-            problems.append(str(error))
-    return unique(paths), problems
-
-
-def _write(pictures: _Readable, found: Iterator[Poses], writer: PoseWriter, threshold: float, as_json: bool) -> None:
-    total = len(pictures.paths)
-    try:
-        with progress_bar("predicting", quiet=sys.stdout.isatty() and not as_json) as advance:
-            for done, poses in enumerate(found, 1):
-                path = pictures.waiting.popleft()
-                drawn = writer.add(path, poses.filter(threshold))
-                advance(done, total)
-                if not as_json:
-                    typer.echo(_summary(path, poses, threshold, drawn))
-    finally:
-        document = writer.finish()
-    if as_json:
-        typer.echo(json.dumps(document))
-
-
-def _summary(path: Path, poses: Poses, threshold: float, drawn: Path | None) -> str:
-    """What was found in one picture, in one line; ``poses`` are all candidates, best first."""
-    count = len(poses.filter(threshold))
-    if count:
-        text = f"{path}: 1 person" if count == 1 else f"{path}: {count} people"
-    elif len(poses):
-        best = float(poses.scores[0])
-        text = f"{path}: no people found (the best candidate has score {best:.2f}, below --min-score {threshold:g})"
+    tiling = parse_tiling(tiles)
+    people = getattr(predictor, "people", None)
+    if people is None:
+        options["tiles"] = tiling
+    elif isinstance(people, FoundPeople):
+        people.tiles = tiling
     else:
-        text = f"{path}: no people found"
-    return text if drawn is None else f"{text} -> {drawn}"
+        raise ValueError("--tiles helps to find people; with --boxes they are known already")
+
+
+def _write(seen: Iterable[Seen], writer: PoseWriter, sources: list[Source], threshold: float, as_json: bool) -> None:
+    from poise.cli.watching import Teller, frame_bar
+
+    teller = Teller(threshold, silent=as_json)
+    try:
+        with frame_bar(sources, every_line_is_shown=not as_json) as step, writer:
+            for frame, poses in seen:
+                written = writer.add(frame, poses)
+                teller.add(frame, poses, written)
+                step(frame)
+    finally:
+        teller.finish()

@@ -6,7 +6,7 @@ Reading has a thread of its own. Frames wait for their poses in a short queue: m
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol
@@ -15,7 +15,7 @@ from poise.predict.frames import Clip, Frame, Part, frames
 from poise.predict.overlap import ahead
 from poise.predict.smoothing import OneEuro, SavitzkyGolay, Smoother
 from poise.predict.sources import Named
-from poise.predict.tracking import TrackerConfig, follow
+from poise.predict.tracking import Tracker, TrackerConfig, follow
 from poise.skeletons import Skeleton
 from poise.types import Poses
 
@@ -28,15 +28,19 @@ LOW_SCORE = 0.5
 class Finder(Protocol):
     """What finds poses: `poise.Predictor` or a top-down predictor."""
 
-    min_score: float
+    @property
+    def min_score(self) -> float:
+        """Lowest score of poses that the model recommends."""
+        ...
 
     @property
     def skeleton(self) -> Skeleton:
         """What the K keypoints are."""
         ...
 
-    def predict_iter(self, images: Any, **options: Any) -> Iterator[Poses]:
-        """The poses of one picture after the other."""
+    @property
+    def predict_iter(self) -> Callable[..., Iterator[Poses]]:
+        """A method that gives the poses of one picture after the other."""
         ...
 
 
@@ -92,10 +96,14 @@ def stream(
     """
     threshold = predictor.min_score if min_score is None else min_score
     following = following_of(track, smooth, threshold)
-    lowest = threshold if following is None else LOW_SCORE * threshold
-    seen = find(predictor, frames(sources, Part(start, stop, every)), min_score=lowest, **options)
+    seen = find(predictor, frames(sources, Part(start, stop, every)), min_score=LOW_SCORE * threshold, **options)
     for frame, poses in followed(seen, following):
-        yield Seen(frame, poses if poses.ids is not None else poses.filter(threshold))
+        yield Seen(frame, shown(poses, threshold))
+
+
+def shown(poses: Poses, threshold: float) -> Poses:
+    """Those of the candidates that count: who is followed, or, where nobody is, whose score is high enough."""
+    return poses.filter(threshold) if poses.ids is None else poses[poses.ids >= 0]
 
 
 def following_of(track: bool | TrackerConfig, smooth: str | None, threshold: float) -> Following | None:
@@ -111,6 +119,7 @@ def following_of(track: bool | TrackerConfig, smooth: str | None, threshold: flo
             raise ValueError("smoothing needs people who are followed; turn tracking on, too (track, --track)")
         return None
     config = TrackerConfig(birth_score=threshold) if track is True else track
+    Tracker(config)  # says now, not after the first frame, if a library is missing
     return Following(config, None if smooth is None else SMOOTHERS[smooth])
 
 
@@ -129,7 +138,7 @@ def find(predictor: Finder, source: Iterable[Frame], **options: Any) -> Iterator
 
 
 def followed(seen: Iterable[Seen], following: Following | None) -> Iterator[Seen]:
-    """The same with ids in every clip, each clip for itself; only poses of followed people are kept there."""
+    """The same with ids, each clip for itself; candidates too unsure to be followed are left out in clips."""
     if following is None:
         yield from seen
         return
@@ -146,12 +155,11 @@ def _follow_clip(clip: Clip | None, group: Iterator[Seen], following: Following)
     def poses() -> Iterator[Poses]:
         for seen in group:
             waiting.append(seen.frame)
-            yield seen.poses
+            yield seen.poses.filter(LOW_SCORE * following.config.birth_score)
 
     found: Iterator[Poses] = follow(poses(), following.config)
     if following.smooth is not None:
         smoother: Smoother = following.smooth()
         found = smoother(found)
     for each in found:
-        assert each.ids is not None
-        yield Seen(waiting.popleft(), each[each.ids >= 0])
+        yield Seen(waiting.popleft(), each)
