@@ -62,3 +62,10 @@ class _Reused(nn.Module):
 def test_refuses_to_change_the_function() -> None:
     with pytest.raises(ValueError, match="changed the network's output"):
         fold_batch_norm(_shake(_Reused()), torch.randn(1, 3, 8, 8))
+
+
+def test_diverged_weights_are_told_as_such() -> None:
+    model = _shake(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    model[0].weight.data.fill_(float("inf"))
+    with pytest.raises(ValueError, match="weights have diverged"):
+        fold_batch_norm(model, torch.randn(1, 3, 8, 8))

@@ -22,11 +22,14 @@ def fold_batch_norm(module: nn.Module, example: Tensor) -> nn.Module:
         example: an input it accepts; only the wiring is looked at, except for one check.
 
     Raises:
-        ValueError: the folded network computes something else (a convolution's output was used elsewhere too).
+        ValueError: the folded network computes something else (a convolution's output was used elsewhere too), or
+            the network's output is not finite to begin with.
     """
     folded = copy.deepcopy(module).eval()
     with torch.no_grad():
         pairs, before = _trace(folded, example)
+        if not all(bool(torch.isfinite(a).all()) for a in before):
+            raise ValueError("the network's output is not finite: its weights have diverged in training")
         for convolution, norm in pairs:
             _fold_pair(convolution, norm)
         after = _tensors(folded(example))
