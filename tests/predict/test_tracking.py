@@ -158,3 +158,21 @@ def test_the_filter_on_the_box_equals_the_textbook():
         np.testing.assert_allclose(motion.mean[0], state)
         np.testing.assert_allclose(motion.covariance[0], cov)
     assert motion.mean[0, 1] == pytest.approx(3, abs=0.4)
+
+
+def test_somebody_who_is_found_twice_is_one_person():
+    """A second, thinner and less sure pose over the first one, now and then, as weak models give it."""
+    video = detected(true_frames([ALONE], 60), 0, **CLEAN)
+    for frame in (0, 1, 2, 3, 20, 21, 22, 23, 24):
+        whole = video[frame]
+        centre = whole.boxes[0, [0, 2]].mean()
+        thin = whole.keypoints.copy()
+        thin[..., 0] = centre + 0.5 * (thin[..., 0] - centre) + 6
+        boxes = whole.boxes.copy()
+        boxes[:, [0, 2]] = [centre - 15, centre + 25]
+        video[frame] = Poses.concatenate([whole, replace(whole, keypoints=thin, boxes=boxes, scores=[0.4])])
+    found = list(follow(video))
+    assert {int(i) for poses in found for i in poses.ids} == {1, -1}
+    assert all(poses.ids[0] == 1 for poses in found)
+    twice = list(follow(video, TrackerConfig(max_birth_similarity=1.0)))
+    assert max(int(i) for poses in twice for i in poses.ids) > 1

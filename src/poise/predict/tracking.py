@@ -44,6 +44,8 @@ class TrackerConfig(Settings):
     """What resembles less is somebody else."""
     keypoint_weight: float = Field(default=0.5, ge=0, le=1)
     """Share of the keypoints in the similarity; the rest is the box's."""
+    max_birth_similarity: float = Field(default=0.4, ge=0, le=1)
+    """Who resembles somebody found in the same frame more than this is no second person."""
     gap_penalty: float = Field(default=0.1, ge=0, le=1)
     """Taken off the similarity to those who were not seen in the last frame: who was seen goes first."""
 
@@ -119,8 +121,9 @@ class Tracker:
         recent = [t for t in self._tracks if t.identity > 0 and 0 < t.gap <= 2 * steps]
         self._match(poses, boxes, np.flatnonzero(usable & ~sure), recent, ids)
         left = self._match(poses, boxes, left, [t for t in self._tracks if t.identity < 0], ids)
-        for index in left:
-            self._start(poses, boxes, int(index), ids)
+        for index in left[np.argsort(-poses.scores[left], kind="stable")]:
+            if not self._second_view(poses, boxes, int(index)):
+                self._start(poses, boxes, int(index), ids)
         self._tracks = [t for t in self._tracks if self._alive(t, poses.image_size)]
         return replace(poses, ids=ids)
 
@@ -149,6 +152,14 @@ class Tracker:
         track = _Track(BoxMotion.start(boxes[index]), poses[index], boxes[index])
         self._tracks.append(track)
         self._name(track, index, ids)
+
+    def _second_view(self, poses: Poses, boxes: Array, index: int) -> bool:
+        """Whether a pose resembles somebody who was found in this frame already: the same person, found twice."""
+        seen = [t for t in self._tracks if t.gap == 0]
+        if not seen:
+            return False
+        alike = similarity(seen, poses[index], boxes[[index]], self.config.keypoint_weight)
+        return bool(alike.max() > self.config.max_birth_similarity)
 
     def _name(self, track: _Track, index: int, ids: IntArray) -> None:
         """Give an id to who was seen often enough."""
