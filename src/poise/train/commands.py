@@ -35,7 +35,7 @@ def next_commands(
         files += ["--boxes", truth] if true_boxes else []
         commands["evaluate"] = ["poise", "evaluate", "--model", checkpoint, *files, *on]
     commands["predict"] = ["poise", "predict", "PICTURE", "--model", checkpoint, *on]
-    if find_spec("poise.export") is not None:
+    if find_spec("poise.cli.export") is not None:  # the verb comes with its module
         commands["export"] = ["poise", "export", "--model", checkpoint]
     return {"resume": resume_command(run, device)} | {what: shlex.join(words) for what, words in commands.items()}
 
