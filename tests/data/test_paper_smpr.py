@@ -8,7 +8,8 @@ import pytest
 from marked import FIGURE, figures, nearest_colour, write_set
 
 from poise.data.config import DataConfig, PaperConfig, SourceConfig
-from poise.data.loader import build_train_loader
+from poise.data.loader import Key, TrainDataset, build_train_loader, read_source
+from poise.data.material import Source
 from poise.data.paper_smpr import clipped_crop, resize_flip_clip, resize_to_fit, usable
 from poise.data.samples import Sample, Truth
 from poise.types import PersonBoxRule, ViewSpec
@@ -101,5 +102,5 @@ def test_a_set_in_which_nobody_can_be_shown_does_not_hang(tmp_path: Path) -> Non
     write_set(tmp_path / "grounds", [figures((60, 70), []), figures((70, 60), [])])
     source = SourceConfig(annotations=str(tmp_path / "grounds/truth.json"), images=str(tmp_path / "grounds"))
     config = DataConfig(sources=(source,), pipeline="paper_smpr", batch=2, workers=0)
-    batch = next(iter(build_train_loader(config, SPEC, FIGURE, 0)))
-    assert [len(p) for p in batch.persons] == [0, 0]
+    dataset = TrainDataset(config, [Source(read_source(source, FIGURE))], [], SPEC, 0)
+    assert [len(dataset.sample(Key(0, position, 0)).truth) for position in range(2)] == [0, 0]

@@ -12,7 +12,7 @@ from poise.data.images import read_image
 from poise.data.material import Material, Source
 from poise.data.records import PoseDataset
 from poise.data.samples import points_inside
-from poise.skeletons import COCO17
+from poise.skeletons import COCO17, CROWDPOSE14
 from poise.types import ViewSpec
 
 DATA = Path(os.environ.get("POISE_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
@@ -36,9 +36,9 @@ def test_counts(coco: PoseDataset) -> None:
     assert sum(len(record.ignore) for record in sport) == 449
 
 
-def test_a_custom_skeleton_needs_sigmas_unless_its_names_are_known() -> None:
-    with pytest.raises(ValueError, match=r"crowdpose.*\"sigmas\": \[14 numbers\]"):
-        read_coco(DATA / "formats/crowdpose/test_crowdpose.json", DATA / "formats/crowdpose")
+def test_skeletons_are_known_by_their_keypoints() -> None:
+    crowdpose = read_coco(DATA / "formats/crowdpose/test_crowdpose.json", DATA / "formats/crowdpose").skeleton
+    assert crowdpose.sigmas == CROWDPOSE14.sigmas
     assert read_coco(DATA / "lspet/annotations/val_lsp14.json", DATA / "lspet/images").skeleton.name == "lsp14"
 
 
