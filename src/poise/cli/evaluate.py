@@ -1,14 +1,15 @@
-"""``poise evaluate``: how good a model is on annotated pictures: COCO average precision, or PCKh on MPII."""
+"""``poise evaluate``: how good models or results are on annotated pictures: COCO average precision, or PCKh on MPII."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any
 
 import typer
 
+from poise.cli.evaluate_output import as_document, as_text
+from poise.cli.measuring import Contestant, Setting, Target, measure, measure_mpii
 from poise.cli.options import (
     Batch,
     Boxes,
@@ -23,26 +24,29 @@ from poise.cli.options import (
     Scales,
     Weights,
     model_names,
-    open_predictor,
     parse_scales,
-    progress_bar,
-    where_people_are,
 )
 
-if TYPE_CHECKING:
-    from poise.predict.predictor import Predictor
-    from poise.predict.topdown import TopDownPredictor
-
-    Opened = Callable[[int], Predictor | TopDownPredictor]
-    """Makes the predictor, given the category of people in lists of detections."""
+SAMPLES = 1000
+"""Resampled sets of pictures where the user does not say how many."""
 
 
 def evaluate(
     annotations: Annotated[
         Path, typer.Option(help="COCO, CrowdPose or MPII file, or the YAML file of a YOLO data set.")
     ],
-    images: Annotated[Path, typer.Option(help="Folder of its pictures.")],
+    compared: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL]...", help="Models to compare with the first; one with commas is an ensemble."),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of its pictures [default: where they usually are].")
+    ] = None,
     model: Models = None,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(help="COCO results in a file, instead of or beside models; may be repeated."),
+    ] = None,
     weights: Weights = None,
     boxes: Boxes = None,
     people: People = None,
@@ -51,6 +55,17 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the poses as COCO results to this file.")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a report with plots and pictures of the worst cases to this folder.")
+    ] = None,
+    details: Annotated[
+        bool, typer.Option("--details", help="Also tell what each kind of error costs, and groups and keypoints.")
+    ] = False,
+    bootstrap: Annotated[
+        int | None,
+        typer.Option(min=0, help="Intervals from so many resampled sets of pictures [default: 1000 to compare, or 0]."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the resampled pictures.")] = 0,
     as_json: Json = False,
     device: Device = "auto",
     batch: Batch = None,
@@ -62,6 +77,13 @@ def evaluate(
             "--truth-scores", help="Rank poses by their likeness to the truth: what better scores would give."
         ),
     ] = False,
+    skeleton: Annotated[
+        str | None,
+        typer.Option(help="What the keypoints are: a built-in skeleton or a YAML file, if not as annotated."),
+    ] = None,
+    crowd_limits: Annotated[
+        str, typer.Option(help="CrowdPose: crowd indices from which pictures are medium and hard.")
+    ] = "0.1,0.8",
     kind: Annotated[
         str, typer.Option(help="Format of the annotations: coco, crowdpose, mpii, yolo, or auto to recognise it.")
     ] = "auto",
@@ -73,106 +95,86 @@ def evaluate(
         str, typer.Option(help="MPII: official takes a joint at exactly the limit for right, mmpose does not.")
     ] = "official",
 ) -> None:
-    """Measure a model: COCO keypoint AP and AR, or PCKh on MPII.
+    """Measure a model, a pipeline or a file of results: COCO keypoint AP and AR, or PCKh on MPII.
 
     The pictures that the annotation file lists are looked at, and no others. Numbers are percent; with --json, 0..1
     under the keys AP, AP50, AP75, APM, APL, AR, ... On MPII they are PCKh at half a head: Head, Shoulder, ..., Mean;
     Mean@0.1 is at a tenth, and Mean@0.11 is what the official code prints as Mean@0.1.
 
+    Several models or files are compared with the first one: intervals of the differences tell whether they are more
+    than chance.
+
     A top-down model is given people as the default model finds them, or as --people or --boxes say; with the
     annotation file as --boxes, the numbers are for true boxes. On MPII that is the rule.
     """
-    sizes, names = parse_scales(scales), model_names(model)
     from poise.data.formats import known_kind, recognise
-    from poise.files import write_text
 
     chosen = recognise(annotations) if kind == "auto" else known_kind(kind)
-    if truth_scores and chosen not in ("coco", "crowdpose"):
-        raise typer.BadParameter(f"--truth-scores is for COCO and CrowdPose files, not for {chosen}")
-    if pckh not in ("official", "mmpose"):
-        raise typer.BadParameter(f"--pckh {pckh!r}: official or mmpose")
-    choice = PeopleChoice(boxes, people, people_min_score, people_nms)
-
-    def opened(category: int) -> Predictor | TopDownPredictor:
-        return open_predictor(names, weights, device, choice, category)
-
-    options = {"batch": batch, "scales": sizes, "flip": flip}
-    if chosen in ("coco", "crowdpose"):
-        done = _measure_coco(annotations, images, opened, options | {"truth_scores": truth_scores})
-    else:
-        done = _measure_dataset(annotations, images, chosen, opened, options, (head_boxes, pckh))
-    if out is not None:
-        write_text(out, json.dumps(done.results))
-    setting = {
-        "model": ",".join(names),
-        "people": done.people,
-        "annotations": str(annotations),
-        "pictures": done.pictures,
-        "scales": sizes,
-        "flip": flip,
-        "truth_scores": truth_scores,
-    }
+    contestants = _contestants(compared, model, results)
+    setting = Setting(
+        weights, device, PeopleChoice(boxes, people, people_min_score, people_nms), batch, parse_scales(scales), flip,
+        truth_scores,
+    )  # fmt: skip
+    target = Target(annotations, images, chosen, skeleton, _limits(crowd_limits), head_boxes, pckh)
+    _check(contestants, setting, target, out, report, details, bootstrap)
     if chosen == "mpii":
-        setting["pckh"] = pckh
-    typer.echo(json.dumps({**done.metrics, **setting}) if as_json else _table(done.metrics, setting))
-
-
-class _Measured(NamedTuple):
-    """What came of an evaluation."""
-
-    metrics: dict[str, float]
-    results: list[dict[str, Any]]
-    pictures: int
-    people: str | None
-
-
-def _measure_coco(annotations: Path, images: Path, opened: Opened, options: dict[str, Any]) -> _Measured:
-    """AP and AR on a COCO file; ``options`` as `predict_annotated`."""
-    from poise.evaluate.coco import evaluate_keypoints, person_category, read_truth
-    from poise.evaluate.model import predict_annotated
-
-    truth = read_truth(annotations)
-    predictor = opened(person_category(truth) or 1)
-    with progress_bar("evaluating") as advance:
-        results = predict_annotated(predictor, annotations, images, progress=advance, **options)
-    metrics = evaluate_keypoints(truth, results, predictor.skeleton)
-    return _Measured(metrics, results, len(truth["images"]), where_people_are(predictor))
-
-
-def _measure_dataset(
-    annotations: Path,
-    images: Path,
-    kind: str,
-    opened: Opened,
-    options: dict[str, Any],
-    heads: tuple[Path | None, str],
-) -> _Measured:
-    """AP and AR on a data set of another format, or PCKh; ``heads``: file of head boxes, formula."""
-    from poise.data.formats import read_dataset
-    from poise.evaluate.dataset import predict_dataset, score_dataset, score_mpii
-
-    dataset = read_dataset(annotations, images, kind)
-    predictor = opened(1)
-    with progress_bar("evaluating") as advance:
-        results = predict_dataset(predictor, dataset, progress=advance, **options)
-    if kind == "mpii":
-        formula: Literal["official", "mmpose"] = "mmpose" if heads[1] == "mmpose" else "official"
-        metrics = score_mpii(annotations, dataset, results, head_boxes=heads[0], formula=formula)
+        measured = measure_mpii(target, contestants, setting)
     else:
-        metrics = score_dataset(dataset, results)
-    return _Measured(metrics, results, len(dataset), where_people_are(predictor))
+        samples = bootstrap if bootstrap is not None else SAMPLES if len(contestants) > 1 else 0
+        measured = measure(target, contestants, setting, samples, seed, details)
+        if report is not None:
+            from poise.evaluate.report import write_report
+
+            title = f"Poses on {annotations.name}"
+            write_report(
+                report, measured.evaluations, images=measured.images, title=title, samples=samples or SAMPLES, seed=seed
+            )
+    if out is not None:
+        from poise.files import write_text
+
+        write_text(out, json.dumps(measured.results[0]))
+    typer.echo(json.dumps(as_document(measured)) if as_json else as_text(measured))
 
 
-def _table(metrics: dict[str, float], setting: dict[str, Any]) -> str:
-    lines = [f"{setting['model']} on {setting['pictures']} pictures of {setting['annotations']}"]
-    if setting["people"]:
-        lines.append(f"people: {setting['people']}")
-    if "pckh" in setting:
-        limit = {"official": "at most", "mmpose": "less than"}[setting["pckh"]]
-        lines.append(f"PCKh: joints {limit} half a head away")
-    half = len(metrics) // 2
-    names = list(metrics)
-    for group in (names[:half], names[half:]):
-        lines.append("  ".join(f"{name:>5}" for name in group))
-        lines.append("  ".join(f"{100 * metrics[name]:{max(5, len(name))}.1f}" for name in group))
-    return "\n".join(lines)
+def _contestants(compared: list[str] | None, model: list[str] | None, results: list[Path] | None) -> list[Contestant]:
+    """Who is measured: compared models, else those of ``--model``, and files of results."""
+    if compared and model:
+        raise typer.BadParameter("name models as arguments, which are compared, or with --model, which is one ensemble")
+    files = [Contestant(str(path), (), path) for path in results or ()]
+    if compared:
+        models = [model_names([name]) for name in compared]
+    else:
+        models = [model_names(model)] if model or not files else []
+    return [Contestant(",".join(names), tuple(names), None) for names in models] + files
+
+
+def _limits(text: str) -> tuple[float, float]:
+    try:
+        first, second = (float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"--crowd-limits {text!r}: write two numbers, for example 0.1,0.8") from None
+    return first, second
+
+
+def _check(
+    contestants: list[Contestant],
+    setting: Setting,
+    target: Target,
+    out: Path | None,
+    *tables: Any,
+) -> None:
+    """A usage error if the options do not go together; ``tables``: what MPII has not."""
+    if setting.truth_scores and target.kind not in ("coco", "crowdpose"):
+        raise typer.BadParameter(f"--truth-scores is for COCO and CrowdPose files, not for {target.kind}")
+    if setting.truth_scores and any(c.file is not None for c in contestants):
+        raise typer.BadParameter(
+            "--truth-scores is for models; --details tells what better scores of results would gain"
+        )
+    if target.pckh not in ("official", "mmpose"):
+        raise typer.BadParameter(f"--pckh {target.pckh!r}: official or mmpose")
+    if target.kind == "mpii" and any(tables):
+        raise typer.BadParameter("--report, --details and --bootstrap are not for MPII, where people are not ranked")
+    if out is not None and len(contestants) > 1:
+        raise typer.BadParameter("--out takes the poses of one model, not of several")
+    if target.kind != "mpii" and tables[2] == 1:
+        raise typer.BadParameter("--bootstrap 1 gives no interval; ask for at least 2, better 1000")

@@ -239,6 +239,8 @@ class _Faults:
             scores = best_scores(truth, moved, pair_up(truth, moved))
         if "missed person" in kinds:
             truth = replace(truth, ignored=truth.ignored | self.missed)
+            if self.missed.any() and truth.ignored.all():
+                return Precision(1.0, 1.0, 1.0)
         kept = ~self.wrong if "false positive" in kinds else None
         return _precision(truth, found.reordered(keypoints, scores, kept))
 

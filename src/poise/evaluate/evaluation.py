@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from poise.evaluate.matching import Matches, Pairs, coco_ranges, match, pair_up
 from poise.evaluate.precision import NUMBERS, Curves, curves, mean
-from poise.evaluate.tables import Entry, Ints, PoseTable, TruthTable, person_category, pose_table, truth_table
+from poise.evaluate.tables import Entry, Floats, Ints, PoseTable, TruthTable, person_category, pose_table, truth_table
 from poise.skeletons import Skeleton
+
+if TYPE_CHECKING:
+    from poise.data.outlines import SkeletonOutline
 
 CROWD_LIMITS = (0.1, 0.8)
 """Crowd index from which a picture is of medium difficulty, and from which it is hard (CrowdPose, section 4.3)."""
@@ -91,12 +94,13 @@ def evaluate_entries(
     return evaluate_tables(truth, pose_table(results, truth, person_category(data)), name, crowd_limits)
 
 
-def truth_skeleton(data: Entry, path: Path | None = None) -> Skeleton:
+def truth_skeleton(data: Entry, path: Path | None = None, outline: SkeletonOutline | None = None) -> Skeleton:
     """The skeleton that an annotation file names, or a YAML file beside it (see `poise.data.outlines`).
 
     Args:
         data: content of the annotation file.
         path: where it was read from, if it was.
+        outline: take this instead.
 
     Raises:
         ValueError: the keypoints are not named, or sigmas are missing and nobody is there to estimate them from.
@@ -104,16 +108,17 @@ def truth_skeleton(data: Entry, path: Path | None = None) -> Skeleton:
     from poise.data.outlines import category_outline, outline_beside
 
     where = "annotations" if path is None else str(path)
-    outline = None if path is None else outline_beside(path)
+    if outline is None and path is not None:
+        outline = outline_beside(path)
     if outline is None:
         number = person_category(data)
         category: Entry = next((c for c in data.get("categories") or [] if c.get("id") == number), {})
         if not category.get("keypoints"):
-            raise ValueError(f"{where} names no keypoints; give the skeleton")
+            raise ValueError(f"{where} names no keypoints; say which skeleton it is (--skeleton)")
         outline = category_outline(category, where)
     stand_in = Skeleton("stand-in", outline.keypoints, (), (), (1.0,) * len(outline.keypoints))
 
-    def people() -> tuple[Any, Any]:
+    def people() -> tuple[Floats, Floats]:
         table = truth_table(data, stand_in)
         return table.keypoints[~table.ignored], table.areas[~table.ignored]
 

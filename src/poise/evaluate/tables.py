@@ -209,16 +209,24 @@ def pose_table(results: Sequence[Entry], truth: TruthTable, category: int | None
     found = [results[row] for row in rows.tolist()]
     images = np.array([_number_of(result, number_of) for result in found], np.int64)
 
-    def where(position: int) -> str:
-        return f"a result of picture {found[position]['image_id']!r}"
-
-    keypoints = _triples([_field(r, "keypoints", where, i) for i, r in enumerate(found)], truth.skeleton, where)
-    scores = _numbers([_field(r, "score", where, i) for i, r in enumerate(found)], "score", where)
-    areas = _areas(found, keypoints, where)
+    keypoints, scores = result_arrays(found, truth.skeleton)
+    areas = _areas(found, keypoints)
     order = np.lexsort((-scores, images))
     ranks = np.arange(len(order)) - np.searchsorted(images[order], images[order])
     best = order[ranks < MAX_POSES]
     return PoseTable(images[best], keypoints[best], scores[best], areas[best], rows[best])
+
+
+def result_arrays(results: Sequence[Entry], skeleton: Skeleton) -> tuple[Floats, Floats]:
+    """Keypoints (N, K, 3) and scores (N,) of results.
+
+    Raises:
+        ValueError: a result does not fit; the message names its picture.
+    """
+    _require_entries(results)
+    where = _picture_of(results)
+    keypoints = _triples([_field(r, "keypoints", where, i) for i, r in enumerate(results)], skeleton, where)
+    return keypoints, _numbers([_field(r, "score", where, i) for i, r in enumerate(results)], "score", where)
 
 
 def _pictures(entries: Sequence[Entry]) -> list[Entry]:
@@ -274,14 +282,22 @@ def _extent(points: Floats) -> list[float]:
 
 def _rows(results: Sequence[Entry], category: int | None) -> Ints:
     """Positions of the results that are of people."""
-    for result in results:
-        if not isinstance(result, Mapping):
-            raise ValueError(f"a result is {str(result)[:40]!r}, not an object with image_id, keypoints and score")
+    _require_entries(results)
     named = [result.get("category_id") for result in results]
     rows = [row for row, name in enumerate(named) if category is None or name is None or name == category]
     if named and not rows:
         raise ValueError(f"all results are of category {named[0]!r}; people are category {category} of the annotations")
     return np.array(rows, np.int64)
+
+
+def _require_entries(results: Sequence[Entry]) -> None:
+    for result in results:
+        if not isinstance(result, Mapping):
+            raise ValueError(f"a result is {str(result)[:40]!r}, not an object with image_id, keypoints and score")
+
+
+def _picture_of(results: Sequence[Entry]) -> Callable[[int], str]:
+    return lambda position: f"a result of picture {results[position].get('image_id')!r}"
 
 
 def _number_of(result: Entry, number_of: Mapping[Any, int]) -> int:
@@ -298,10 +314,11 @@ def _field(result: Entry, name: str, where: Callable[[int], str], position: int)
     return result[name]
 
 
-def _areas(found: Sequence[Entry], keypoints: Floats, where: Callable[[int], str]) -> Floats:
+def _areas(found: Sequence[Entry], keypoints: Floats) -> Floats:
     extents = np.ptp(keypoints[..., :2], axis=1).prod(1) if len(found) else np.zeros(0)
     if not found or not found[0].get("bbox"):
         return extents
+    where = _picture_of(found)
     boxed = [i for i, result in enumerate(found) if result.get("bbox")]
     extents[boxed] = _rectangles([found[i]["bbox"] for i in boxed], lambda i: where(boxed[i]))[:, 2:].prod(1)
     return extents

@@ -1,0 +1,243 @@
+"""What ``poise evaluate`` does: poses of models or from files, measured and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from poise.cli.options import PeopleChoice, open_predictor, progress_bar, where_people_are
+
+if TYPE_CHECKING:
+    from poise.data.records import PoseDataset
+    from poise.evaluate.bootstrap import Difference, Interval
+    from poise.evaluate.evaluation import Evaluation
+    from poise.predict.predictor import Predictor
+    from poise.predict.topdown import TopDownPredictor
+    from poise.skeletons import Skeleton
+
+Results = list[dict[str, Any]]
+
+
+class Contestant(NamedTuple):
+    """Who is measured: models (several are an ensemble), or a file of results."""
+
+    name: str
+    models: tuple[str, ...]
+    file: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How models are run; as the options of the command line."""
+
+    weights: Path | None
+    device: str
+    people: PeopleChoice
+    batch: int | None
+    scales: list[int | tuple[int, int]] | None
+    flip: bool
+    truth_scores: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is measured on; as the options of the command line."""
+
+    annotations: Path
+    images: Path | None
+    kind: str
+    skeleton: str | None
+    crowd_limits: tuple[float, float]
+    head_boxes: Path | None
+    pckh: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What came of it, for every contestant in turn.
+
+    Attributes:
+        target: what was measured on.
+        setting: how.
+        names: of the contestants.
+        numbers: the metrics, 0..1.
+        results: the poses.
+        people: where top-down models had their boxes from.
+        pictures: number of pictures.
+        images: folder of the pictures, if it is known.
+        evaluations: of COCO's metrics.
+        intervals: of the numbers; empty unless asked for.
+        differences: of the numbers to those of the first contestant; likewise.
+        details: likewise.
+    """
+
+    target: Target
+    setting: Setting
+    names: list[str]
+    numbers: list[Mapping[str, float]]
+    results: list[Results]
+    people: list[str | None]
+    pictures: int
+    images: Path | None = None
+    evaluations: list[Evaluation] = field(default_factory=list)
+    intervals: list[dict[str, Interval]] = field(default_factory=list)
+    differences: list[dict[str, Difference]] = field(default_factory=list)
+    details: list[dict[str, Any]] = field(default_factory=list)
+
+
+def measure(
+    target: Target, contestants: Sequence[Contestant], setting: Setting, samples: int, seed: int, details: bool
+) -> Measured:
+    """COCO's metrics of every contestant, on a COCO, CrowdPose or YOLO data set.
+
+    Raises:
+        FileNotFoundError: a file, folder or picture is missing.
+        ValueError: something does not fit; one line.
+    """
+    from poise.evaluate.bootstrap import compare
+    from poise.evaluate.evaluation import evaluate_entries, truth_skeleton
+
+    ground = _ground(target, any(c.models for c in contestants))
+    skeleton = ground.skeleton
+    results: list[Results] = []
+    people: list[str | None] = []
+    for contestant in contestants:
+        found, where, own = _poses(contestant, ground, target, setting)
+        skeleton = skeleton or own
+        results.append(found)
+        people.append(where)
+    skeleton = skeleton or truth_skeleton(ground.data, target.annotations)
+    evaluations = [
+        evaluate_entries(ground.data, found, skeleton, contestant.name, target.crowd_limits)
+        for contestant, found in zip(contestants, results, strict=True)
+    ]
+    measured = Measured(
+        target, setting, [c.name for c in contestants], [e.numbers for e in evaluations], results, people,
+        len(ground.data["images"]), ground.images, evaluations,
+    )  # fmt: skip
+    if samples:
+        alone, differences = compare(evaluations, samples, seed)
+        measured.intervals.extend(alone)
+        measured.differences.extend(differences)
+    if details:
+        from poise.evaluate.summary import details as details_of
+
+        measured.details.extend(details_of(evaluation) for evaluation in evaluations)
+    return measured
+
+
+def measure_mpii(target: Target, contestants: Sequence[Contestant], setting: Setting) -> Measured:
+    """PCKh of every contestant; errors as `measure`."""
+    from poise.data.formats import read_dataset
+    from poise.evaluate.dataset import score_mpii
+
+    formula: Literal["official", "mmpose"] = "mmpose" if target.pckh == "mmpose" else "official"
+    dataset = read_dataset(target.annotations, target.images, "mpii")
+    measured = Measured(target, setting, [c.name for c in contestants], [], [], [], len(dataset), target.images)
+    for contestant in contestants:
+        found, where = _mpii_poses(contestant, dataset, setting)
+        numbers = score_mpii(target.annotations, dataset, found, head_boxes=target.head_boxes, formula=formula)
+        measured.numbers.append(numbers)
+        measured.results.append(found)
+        measured.people.append(where)
+    return measured
+
+
+def _mpii_poses(contestant: Contestant, dataset: PoseDataset, setting: Setting) -> tuple[Results, str | None]:
+    """Results by the names of the pictures, and where a top-down model had its boxes from."""
+    if contestant.file is not None:
+        from poise.evaluate.coco import read_results
+        from poise.evaluate.tables import result_arrays
+
+        names = [{"id": record.image_id, "file_name": record.path.name} for record in dataset]
+        found = read_results(contestant.file, {"images": names})
+        result_arrays(found, dataset.skeleton)
+        return found, None
+    from poise.evaluate.dataset import predict_dataset
+
+    predictor = open_predictor(list(contestant.models), setting.weights, setting.device, setting.people, 1)
+    options: dict[str, Any] = {"batch": setting.batch, "scales": setting.scales, "flip": setting.flip}
+    with progress_bar(f"evaluating {contestant.name}") as advance:
+        found = predict_dataset(predictor, dataset, progress=advance, **options)
+    return found, where_people_are(predictor)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """Annotations in COCO's form, where the pictures are, and the data set itself if it is a YOLO one."""
+
+    data: Mapping[str, Any]
+    images: Path | None
+    dataset: PoseDataset | None
+    skeleton: Skeleton | None
+
+
+def _ground(target: Target, pictures: bool) -> _Ground:
+    """``pictures``: whether they are needed."""
+    if target.kind == "yolo":
+        from poise.data.formats import read_dataset
+        from poise.data.writers import coco_document
+
+        dataset = read_dataset(target.annotations, target.images, "yolo", target.skeleton)
+        return _Ground(coco_document(dataset), None, dataset, dataset.skeleton)
+    from poise.data.formats import find_images
+    from poise.evaluate.coco import read_truth
+
+    data = read_truth(target.annotations)
+    folder = target.images
+    if folder is None:
+        names = [str(image.get("file_name")) for image in data["images"]]
+        try:
+            folder = find_images(target.annotations, names)
+        except FileNotFoundError:
+            if pictures:
+                raise
+    return _Ground(data, folder, None, _chosen_skeleton(target, data))
+
+
+def _chosen_skeleton(target: Target, data: Mapping[str, Any]) -> Skeleton | None:
+    """That of ``--skeleton``, if it is given."""
+    if target.skeleton is None:
+        return None
+    from poise.data.outlines import SkeletonOutline, find_skeleton
+    from poise.evaluate.evaluation import truth_skeleton
+
+    found = find_skeleton(target.skeleton)
+    return truth_skeleton(data, outline=found) if isinstance(found, SkeletonOutline) else found
+
+
+def _poses(
+    contestant: Contestant, ground: _Ground, target: Target, setting: Setting
+) -> tuple[Results, str | None, Skeleton | None]:
+    """Results by the ids of the annotations, where a top-down model had its boxes from, and the model's skeleton."""
+    if contestant.file is not None:
+        from poise.evaluate.coco import read_results
+
+        return read_results(contestant.file, ground.data), None, None
+    from poise.evaluate.coco import person_category
+
+    category = person_category(ground.data) or 1
+    predictor = open_predictor(list(contestant.models), setting.weights, setting.device, setting.people, category)
+    with progress_bar(f"evaluating {contestant.name}") as advance:
+        found = _predicted(predictor, ground, target, setting, advance)
+    return found, where_people_are(predictor), predictor.skeleton
+
+
+def _predicted(
+    predictor: Predictor | TopDownPredictor, ground: _Ground, target: Target, setting: Setting, advance: Any
+) -> Results:
+    options: dict[str, Any] = {"batch": setting.batch, "scales": setting.scales, "flip": setting.flip}
+    if ground.dataset is None:
+        from poise.evaluate.model import predict_annotated
+
+        folder = ground.images if ground.images is not None else target.annotations.parent
+        options["truth_scores"] = setting.truth_scores
+        return predict_annotated(predictor, target.annotations, folder, progress=advance, **options)
+    from poise.evaluate.dataset import predict_dataset
+
+    found = predict_dataset(predictor, ground.dataset, progress=advance, **options)
+    # ids that are no numbers are counted in the document
+    numbers = {r.image_id: i["id"] for r, i in zip(ground.dataset, ground.data["images"], strict=True)}
+    return [{**result, "image_id": numbers[result["image_id"]]} for result in found]
