@@ -66,7 +66,8 @@ def test_ctrl_c_says_how_to_go_on_and_resume_does(tmp_path: Path, data: Path, mo
         patch.setattr(engine.Trainer, "step", interrupted)
         result = invoke(data / "small.yaml", "--data", data, "--run", tmp_path)
     assert result.exit_code == 130
-    assert f"stopped after step 1 of 3 and saved; go on with: poise train --resume --run {tmp_path} --device cpu" in result.stderr
+    resume = f"poise train --resume --run {tmp_path} --device cpu"
+    assert f"stopped after step 1 of 3 and saved; go on with: {resume}" in result.stderr
     assert read_header(tmp_path / "checkpoints" / "last.safetensors").metadata["step"] == 1
 
     result = invoke("--resume", "--run", tmp_path)
