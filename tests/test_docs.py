@@ -14,8 +14,10 @@ import typer.main
 import yaml
 
 from poise.cli.main import app
+from poise.data.crop_config import CropConfig, crop_mmpose, crop_official, crop_official_mpii
 from poise.models import PRESETS
 from poise.models.directpose import DirectPoseConfig
+from poise.models.rsn import RSNConfig
 from poise.models.smpr import SMPRConfig
 from poise.settings import Settings
 from poise.train.ablation import make_plan
@@ -25,11 +27,13 @@ from poise.train.recipes import RECIPES, recipe
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
 PAPERS = {
-    name: (ROOT / f"docs/papers/{name.lower()}.md").read_text(encoding="utf-8") for name in ("DirectPose", "SMPR")
+    name: (ROOT / f"docs/papers/{name.lower()}.md").read_text(encoding="utf-8")
+    for name in ("DirectPose", "SMPR", "RSN")
 }
-CONFIGS: dict[str, type[Settings]] = {"DirectPose": DirectPoseConfig, "SMPR": SMPRConfig}
+CONFIGS: dict[str, type[Settings]] = {"DirectPose": DirectPoseConfig, "SMPR": SMPRConfig, "RSN": RSNConfig}
 PRESETS_OF_THE_TABLE = {
     "DirectPose": ("directpose_r50", "directpose_r50_gluoncv"), "SMPR": ("smpr_r50", "smpr_mobilenetv2"),
+    "RSN": ("rsn18", "rsn18_mmpose"),
 }  # fmt: skip
 SWITCH = re.compile(r"^\| `([\w.]+)` \|.*\| \**`([^`]+)`\** \| \**`([^`]+)`\** \|$", re.MULTILINE)
 SWITCHES = {
@@ -102,6 +106,16 @@ def _has(settings: Settings, path: str) -> bool:
     except KeyError:
         return False
     return True
+
+
+def test_the_table_of_rsns_crops_has_the_values_of_the_profiles() -> None:
+    table = PAPERS["RSN"].partition("<!-- crops -->")[2].partition("\n\n")[0]
+    rows = [[cell.strip("` ") for cell in line.strip("|").split(" | ")] for line in table.splitlines() if "| `" in line]
+    profiles = [crop_official(), crop_official_mpii(), crop_mmpose(), CropConfig()]
+    for name, _, *values in rows[1:]:
+        assert [value_of(profile, name) for profile in profiles] == [json.loads(v) for v in values], name
+    below = set(re.findall(r"`(\w+)`", PAPERS["RSN"].partition("<!-- crops -->")[2].partition("\n## ")[0]))
+    assert set(CropConfig.model_fields) <= below
 
 
 @pytest.mark.parametrize("paper", PAPERS)
