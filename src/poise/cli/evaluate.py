@@ -109,7 +109,8 @@ def evaluate(
     """
     from poise.data.formats import known_kind, recognise
 
-    chosen = recognise(annotations) if kind == "auto" else known_kind(kind)
+    packed = annotations.suffix == ".gz"
+    chosen = "coco" if kind == "auto" and packed else recognise(annotations) if kind == "auto" else known_kind(kind)
     contestants = _contestants(compared, model, results)
     setting = Setting(
         weights, device, PeopleChoice(boxes, people, people_min_score, people_nms), batch, parse_scales(scales), flip,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -269,7 +270,7 @@ def _rectangles(boxes: list[Any], where: Callable[[int], str]) -> Floats:
     for position, box in enumerate(boxes):
         if not isinstance(box, Sequence) or len(box) != 4:
             raise ValueError(f"{where(position)} has bbox {box!r}, not 4 numbers")
-    return _numbers(boxes, "bbox", where).reshape(-1, 4)
+    return _numbers(boxes, "bbox", where, 4).reshape(-1, 4)
 
 
 def _extent(points: Floats) -> list[float]:
@@ -333,19 +334,27 @@ def _triples(rows: list[Any], skeleton: Skeleton, where: Callable[[int], str]) -
             raise ValueError(
                 f"{where(position)} has {size} keypoint numbers; skeleton {skeleton.name!r} needs {wanted}"
             )
-    return _numbers(rows, "keypoints", where).reshape(-1, len(skeleton), 3)
+    return _numbers(rows, "keypoints", where, wanted).reshape(-1, len(skeleton), 3)
 
 
-def _numbers(values: list[Any], what: str, where: Callable[[int], str]) -> Floats:
-    """The values as an array, if all are finite numbers."""
+def _numbers(values: list[Any], what: str, where: Callable[[int], str], width: int = 0) -> Floats:
+    """The values as an array (N,), or (N, width) if each is a list of so many, if all are finite numbers."""
+    shape = (len(values), width) if width and values else (len(values),)
     try:
         array = np.array(values, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         array = np.zeros(0)
-    if len(array) == len(values) and np.isfinite(array).all() and array.dtype == np.float64:
+    if array.shape == shape and np.isfinite(array).all():
         return array
     for position, value in enumerate(values):
-        for number in value if isinstance(value, Sequence) else [value]:
-            if not isinstance(number, int | float | np.number) or not np.isfinite(number):
-                raise ValueError(f"{where(position)} has {what} with {number!r}, which is not a finite number")
-    raise ValueError(f"{where(0)} and others have {what} of different form")
+        for number in value if width else [value]:
+            if not _is_finite(number):
+                raise ValueError(f"{where(position)} has {what} with {number!r:.40}, which is not a finite number")
+    raise ValueError(f"{what} of {len(values)} entries are no numbers")
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float | np.number) and math.isfinite(value)
+    except OverflowError:
+        return False

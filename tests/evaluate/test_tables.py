@@ -1,0 +1,207 @@
+"""Bad truth and bad results are told in one line; odd ones have numbers."""
+
+import copy
+import gzip
+import json
+import re
+
+import numpy as np
+import pytest
+
+from poise.evaluate.coco import evaluate_keypoints, evaluate_results, read_results, read_truth
+from poise.evaluate.evaluation import truth_skeleton
+from poise.evaluate.tables import pose_table, result_arrays, truth_table
+from poise.skeletons import COCO17, LSP14, Skeleton
+
+FOUR = Skeleton("four", ("a", "b", "left_c", "right_c"), ((0, 1),), ((2, 3),), (0.1, 0.1, 0.1, 0.1))
+POINTS = [10, 10, 2, 30, 12, 1, 15, 40, 2, 0, 0, 0]
+
+
+def truth(**changes):
+    category = {"id": 7, "name": "thing", "keypoints": list(FOUR.keypoints), "sigmas": list(FOUR.sigmas)}
+    person = {"id": 5, "image_id": 1, "category_id": 7, "keypoints": POINTS, "bbox": [5, 5, 40, 40], "area": 900}
+    images = [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}]
+    return {"images": images, "annotations": [person | changes], "categories": [category]}
+
+
+def result(**changes):
+    return {"image_id": 1, "category_id": 7, "keypoints": list(map(float, POINTS)), "score": 0.5} | changes
+
+
+def without(entry, field):
+    return {key: value for key, value in entry.items() if key != field}
+
+
+def with_value(value):
+    return [*map(float, POINTS[:-1]), value]
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (result(image_id=9), "picture 9, which the annotations do not list"),
+        (result(image_id="1"), "picture '1', which the annotations do not list"),
+        (result(image_id=[1]), "picture [1], which the annotations do not list"),
+        (without(result(), "image_id"), "picture None, which the annotations do not list"),
+        (without(result(), "keypoints"), "a result of picture 1 has no keypoints"),
+        (result(keypoints=None), "a result of picture 1 has no keypoints"),
+        (without(result(), "score"), "a result of picture 1 has no score"),
+        (result(keypoints=[1.0] * 8), "has 8 keypoint numbers; skeleton 'four' needs 12"),
+        (result(keypoints=[]), "has 0 keypoint numbers; skeleton 'four' needs 12"),
+        (result(keypoints=[[1, 2, 3]] * 4), "has 4 keypoint numbers; skeleton 'four' needs 12"),
+        (result(keypoints=[[1, 2, 3]] * 12), "keypoints with [1, 2, 3], which is not a finite number"),
+        (result(keypoints=7), "has 7 keypoint numbers; skeleton 'four' needs 12"),
+        (result(keypoints=with_value(float("nan"))), "keypoints with nan, which is not a finite number"),
+        (result(keypoints=with_value(float("inf"))), "keypoints with inf, which is not a finite number"),
+        (result(keypoints=with_value(None)), "keypoints with None, which is not a finite number"),
+        (result(keypoints=with_value("x")), "keypoints with 'x', which is not a finite number"),
+        (result(score=float("nan")), "score with nan, which is not a finite number"),
+        (result(score=float("-inf")), "score with -inf, which is not a finite number"),
+        (result(score="high"), "score with 'high', which is not a finite number"),
+        (result(score=10**400), "score"),
+        (result(bbox=[1, 2, 3]), "bbox [1, 2, 3], not 4 numbers"),
+        (result(bbox=[1, 2, 3, float("nan")]), "bbox with nan, which is not a finite number"),
+        ([1, 2], "a result is '[1, 2]', not an object with image_id, keypoints and score"),
+    ],
+)
+def test_bad_results(bad, words):
+    first = result(bbox=[1, 2, 3, 4]) if "bbox" in words else result()
+    with pytest.raises(ValueError, match=re.escape(words)) as error:
+        evaluate_keypoints(truth(), [first, bad], FOUR)
+    assert "\n" not in str(error.value)
+    if not any(word in words for word in ("picture", "bbox")):
+        with pytest.raises(ValueError, match=re.escape(words)):
+            result_arrays([bad], FOUR)
+
+
+def test_results_of_other_categories_are_left_out():
+    own = evaluate_keypoints(truth(), [result()], FOUR)
+    assert own["AP"] == pytest.approx(1)
+    assert evaluate_keypoints(truth(), [result(), result(category_id=3, score=0.9)], FOUR) == own
+    assert evaluate_keypoints(truth(), [without(result(), "category_id")], FOUR) == own
+    with pytest.raises(ValueError, match="all results are of category 3; people are category 7"):
+        evaluate_keypoints(truth(), [result(category_id=3)], FOUR)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"keypoints": POINTS[:6]}, "annotation 5 has 6 keypoint numbers; skeleton 'four' needs 12"),
+        ({"keypoints": with_value(float("nan"))}, "annotation 5 has keypoints with nan"),
+        ({"area": "big"}, "annotation 5 has area with 'big'"),
+        ({"area": float("nan")}, "annotation 5 has area with nan"),
+        ({"bbox": [1, 2]}, "annotation 5 has bbox [1, 2], not 4 numbers"),
+        ({"bbox": [1, 2, None, 4]}, "annotation 5 has bbox with None"),
+    ],
+)
+def test_bad_truth(changes, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        evaluate_keypoints(truth(**changes), [result()], FOUR)
+
+
+def test_picture_ids():
+    bad = truth()
+    bad["images"].append({"id": 1.5})
+    with pytest.raises(ValueError, match=r"picture id 1\.5 must be a number or a text"):
+        evaluate_keypoints(bad, [], FOUR)
+    mixed = truth()
+    mixed["images"].append({"id": "x"})
+    assert truth_table(mixed, FOUR).image_ids == (1, 2, "x")
+    texts = {**truth(), "images": [{"id": "b"}, {"id": "a"}]}
+    assert truth_table(texts, FOUR).image_ids == ("a", "b")
+
+
+def test_scores_of_any_size_rank():
+    """Only their order counts: it is kept by any rising function."""
+    people = [truth()["annotations"][0] | {"id": i, "image_id": i} for i in (1, 2)]
+    two = truth() | {"annotations": people}
+    far = [0.0] * 12
+    for good, bad in ((0.9, 0.1), (900.0, 1.0), (-1.0, -5.0)):
+        found = [result(score=good), result(keypoints=far, score=bad), result(image_id=2, score=good)]
+        assert evaluate_keypoints(two, found, FOUR)["AP"] == pytest.approx(1)
+        found = [result(score=bad), result(keypoints=far, score=good), result(image_id=2, score=bad)]
+        assert evaluate_keypoints(two, found, FOUR)["AP"] == pytest.approx(2 / 3)
+
+
+def test_the_table_of_poses():
+    found = [result(image_id=2, score=0.1), result(score=0.2), result(score=0.7), result(image_id=2, score=0.1)]
+    table = pose_table(found, truth_table(truth(), FOUR), 7)
+    assert table.rows.tolist() == [2, 1, 0, 3]
+    assert table.images.tolist() == [0, 0, 1, 1]
+    assert table.ranks.tolist() == [0, 1, 0, 1]
+    assert table.areas.tolist() == [30 * 40] * 4
+    again = table.reordered(table.keypoints, -table.scores, np.array([True, True, False, True]))
+    assert again.rows.tolist() == [1, 2, 3]
+    many = [result(score=i / 50) for i in range(50)]
+    assert pose_table(many, truth_table(truth(), FOUR)).rows.tolist() == list(range(49, 29, -1))
+
+
+def test_results_from_files(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([result()]))
+    assert read_results(path, truth()) == [result()]
+    evaluation = evaluate_results(truth(), path)
+    assert (evaluation.name, evaluation.numbers["AP"]) == (str(path), pytest.approx(1))
+    packed = tmp_path / "truth.json.gz"
+    packed.write_bytes(gzip.compress(json.dumps(truth()).encode()))
+    assert read_truth(packed) == truth()
+    for content, words in (
+        ('{"a": 1}', "neither a list of COCO results nor an object"),
+        ("3", "neither a list of COCO results nor an object"),
+        ("[1", "is not valid JSON"),
+    ):
+        path.write_text(content)
+        with pytest.raises(ValueError, match=words):
+            read_results(path, truth())
+    with pytest.raises(FileNotFoundError, match=r"results file .*none\.json does not exist"):
+        read_results(tmp_path / "none.json", truth())
+    packed.write_bytes(b"no gzip")
+    with pytest.raises(ValueError, match="is not valid JSON"):
+        read_truth(packed)
+
+
+def test_pictures_of_written_poses_are_found_by_their_names(tmp_path):
+    path = tmp_path / "poses.json"
+    document = {"images": [{"id": 1, "file_name": "some/where/b.jpg"}], "annotations": [result(), result(score=0.1)]}
+    path.write_text(json.dumps(document))
+    assert [entry["image_id"] for entry in read_results(path, truth())] == [2, 2]
+    document["images"][0]["file_name"] = "c.jpg"
+    path.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=r"a picture 'c\.jpg', which the annotations do not list"):
+        read_results(path, truth())
+    path.write_text(json.dumps({"annotations": [result()]}))
+    assert read_results(path, truth()) == [result()]
+
+
+def test_the_skeleton_of_the_truth(tmp_path):
+    assert truth_skeleton(truth()).sigmas == FOUR.sigmas
+    data = copy.deepcopy(truth())
+    data["categories"][0]["keypoints"] = list(LSP14.keypoints)
+    assert truth_skeleton(data) is LSP14
+    data["categories"][0]["keypoints"] = []
+    data["categories"][0]["name"] = "person"
+    with pytest.raises(ValueError, match="names no keypoints; say which skeleton"):
+        truth_skeleton(data)
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(data))
+    (tmp_path / "skeleton.yaml").write_text("keypoints: [p, q, r, s]\nsigmas: [0.2, 0.2, 0.1, 0.1]\n")
+    assert truth_skeleton(data, path).keypoints == ("p", "q", "r", "s")
+    assert evaluate_results(path, [result()]).truth.skeleton.sigmas == (0.2, 0.2, 0.1, 0.1)
+
+
+def test_missing_sigmas_are_estimated_and_told(caplog):
+    data = truth()
+    del data["categories"][0]["sigmas"]
+    skeleton = truth_skeleton(data)
+    assert len(skeleton.sigmas) == 4
+    assert "no OKS sigmas; estimated" in caplog.text
+
+
+def test_coco_sigmas_are_used_by_default():
+    points = [v for i in range(17) for v in (10 * i, 5 * i, 2)]
+    data = {
+        "images": [{"id": 1}],
+        "annotations": [{"image_id": 1, "keypoints": points, "area": 900.0}],
+        "categories": [{"id": 1, "name": "person", "keypoints": list(COCO17.keypoints)}],
+    }
+    assert evaluate_results(data, []).truth.skeleton is COCO17
