@@ -14,6 +14,7 @@ from poise.cli.ablation import ablation
 from poise.cli.convert import convert
 from poise.cli.errors import INTERRUPTED, guarded
 from poise.cli.evaluate import evaluate
+from poise.cli.examples import epilog
 from poise.cli.models import models
 from poise.cli.predict import predict
 from poise.cli.train import train
@@ -29,7 +30,7 @@ VERBS: dict[str, Callable[..., None]] = {
 }
 
 app = typer.Typer(
-    add_completion=False,
+    epilog=epilog(""),
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -41,7 +42,7 @@ def main(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
-    """Find the poses of all people in a picture.
+    """Find the poses of all people in pictures and videos.
 
     Results go to stdout, progress and messages to stderr. The exit code is 0 if all went well, 1 if something you
     named does not exist or cannot be used, 2 if the command line is wrong, 130 after Ctrl-C. POISE_DEBUG=1 in the
@@ -56,7 +57,9 @@ def main(
 
 
 for name, verb in VERBS.items():
-    app.command(name)(guarded(verb))
+    app.command(name, epilog=epilog(name))(guarded(verb))
+for command in data_verbs.app.registered_commands:
+    command.epilog = epilog(f"data {command.name}")
 app.add_typer(data_verbs.app, name="data")
 
 

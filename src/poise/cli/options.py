@@ -15,11 +15,20 @@ if TYPE_CHECKING:
     from poise.predict.predictor import Predictor
     from poise.predict.topdown import TopDownPredictor
 
+
+def complete_models(incomplete: str) -> list[str]:
+    """Shell completion: the shipped models."""
+    from poise.zoo import shipped
+
+    return [name for name in ("default", *shipped()) if name.startswith(incomplete)]
+
+
 Models = Annotated[
     list[str] | None,
     typer.Option(
         "--model",
         "-m",
+        autocompletion=complete_models,
         help="A shipped model (see: poise models) or the path of a checkpoint [default: default]. Several top-down "
         "models, with commas or one --model each, are an ensemble.",
     ),

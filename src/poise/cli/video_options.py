@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -18,11 +19,18 @@ FORMAT_NAMES = ("coco", "csv", "parquet", "yolo", "openpose")
 SMOOTH_NAMES = ("online", "offline")
 METHODS = ("blur", "pixels", "fill")
 
+
+def starting_with(names: tuple[str, ...]) -> Callable[[str], list[str]]:
+    """Shell completion from a few names."""
+    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
+
+
 Track = Annotated[bool, typer.Option("--track", help="Follow people through videos: each gets a number that stays.")]
 Smooth = Annotated[
     str | None,
     typer.Option(
         metavar="|".join(SMOOTH_NAMES),
+        autocompletion=starting_with(SMOOTH_NAMES),
         help="With --track: less jitter. online looks at no later frame, offline is smoother and not late.",
     ),
 ]
@@ -36,16 +44,30 @@ Tiles = Annotated[
         help="For small and far people: also look at C x R overlapping tiles, or at tiles of SIZE px.",
     ),
 ]
-StyleName = Annotated[str, typer.Option("--style", metavar="NAME", help=f"How people look: {', '.join(STYLE_NAMES)}.")]
+StyleName = Annotated[
+    str,
+    typer.Option(
+        "--style",
+        metavar="NAME",
+        autocompletion=starting_with(STYLE_NAMES),
+        help=f"How people look: {', '.join(STYLE_NAMES)}.",
+    ),
+]
 Anonymise = Annotated[
     str | None,
     typer.Option(
-        metavar="|".join(METHODS), help="Make faces unrecognisable, also those of people too unsure to be drawn."
+        metavar="|".join(METHODS),
+        autocompletion=starting_with(METHODS),
+        help="Make faces unrecognisable, also those of people too unsure to be drawn.",
     ),
 ]
 Save = Annotated[
     list[str] | None,
-    typer.Option(metavar="FORMAT", help=f"Also write the poses as {', '.join(FORMAT_NAMES[1:])}; can be repeated."),
+    typer.Option(
+        metavar="FORMAT",
+        autocompletion=starting_with(FORMAT_NAMES),
+        help=f"Also write the poses as {', '.join(FORMAT_NAMES[1:])}; can be repeated.",
+    ),
 ]
 
 

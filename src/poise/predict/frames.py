@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import glob
 import io
+import re
 import sys
 import time as clock
 import urllib.request
@@ -117,7 +118,7 @@ def find_sources(text: str | Path) -> list[Source]:
             suffix = Path(urlparse(name).path).suffix.lower()
             return [Source("picture" if suffix in IMAGE_SUFFIXES else "stream", name)]
         number = name.removeprefix("camera:")
-        if number.isdecimal() and not Path(name).exists():
+        if re.fullmatch("[0-9]{1,4}", number) and not Path(name).exists():
             return [Source("camera", number)]
     path = Path(name)
     if path.is_file() and path.suffix.lower() == ".txt":

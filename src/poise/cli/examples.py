@@ -1,0 +1,73 @@
+"""Examples that the help of every verb ends with."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Example(NamedTuple):
+    """A command line, without its first word, and what it does."""
+
+    line: str
+    does: str
+
+
+EXAMPLES: dict[str, tuple[Example, ...]] = {
+    "": (
+        Example("predict photo.jpg", "people in a picture; see poise-out/photo.jpg"),
+        Example("predict clip.mp4 --track", "people in a video, each with a number that stays"),
+        Example("predict 0 --to 10", "ten seconds of the first camera"),
+        Example("predict photos --json > poses.json", "only the numbers, for another program"),
+        Example("models", "which models come with Poise"),
+        Example("train --help", "how to train a model of your own"),
+    ),
+    "predict": (
+        Example("predict photo.jpg holiday 'archive/**/*.png'", "pictures, a folder, a pattern"),
+        Example("predict clip.mp4 --track --smooth offline", "a video: people keep their numbers, nothing trembles"),
+        Example("predict clip.mp4 --from 1:30 --to 2:00 --every 2", "half of the frames of 30 seconds"),
+        Example("predict rtsp://host/door --track", "a network camera, until Ctrl-C"),
+        Example("predict crowd.jpg --tiles 3x2", "small and far people"),
+        Example("predict clip.mp4 --anonymise blur", "faces made unrecognisable"),
+        Example("predict photos --save csv --save yolo", "also a table, and labels to train on"),
+        Example("predict photo.jpg -m pose.safetensors --flip", "a model of your own, more exact and slower"),
+        Example("predict photos --json --min-score 0.5", "poses as JSON on standard output"),
+    ),
+    "evaluate": (
+        Example("evaluate --annotations val.json --images val", "the default model on a COCO set"),
+        Example("evaluate -m best.safetensors --annotations val.json --json", "a model of your own, as JSON"),
+        Example("evaluate a.safetensors b.safetensors --annotations val.json", "is the second better than the first?"),
+    ),
+    "train": (
+        Example("train directpose_mobilenetv2 --data data --run runs/a", "train by a recipe"),
+        Example("train mine.yaml --set train.steps=1000", "by your own settings, one of them changed"),
+        Example("train --resume --run runs/a", "go on after Ctrl-C"),
+    ),
+    "ablation": (
+        Example("ablation smpr --like small.yaml --rows baseline,psm", "two rows, with a small network"),
+        Example("ablation smpr --steps 500 --json", "all rows, a short training each"),
+    ),
+    "convert": (
+        Example("convert theirs.pth mine.safetensors --from directpose", "the authors' checkpoint as ours"),
+        Example("convert theirs.pth -o mine.safetensors --from mmpose-rsn", "mmpose's"),
+    ),
+    "models": (
+        Example("models", "names, inputs and measured numbers"),
+        Example("models --json", "the same for a program"),
+    ),
+    "data check": (Example("data check train.json --images train", "everything that is wrong with it"),),
+    "data stats": (Example("data stats train.json --plot numbers.png", "counts and sizes, also as a plot"),),
+    "data show": (Example("data show train.json --count 12 -o look", "the truth, drawn on twelve pictures"),),
+    "data convert": (Example("data convert people.yaml people.json --to coco", "YOLO labels as a COCO file"),),
+    "data split": (Example("data split all.json --parts train=0.9,val=0.1 -o parts", "nine tenths to train on"),),
+}
+"""By verb; the empty one is ``poise`` itself."""
+
+
+def epilog(verb: str) -> str | None:
+    """The examples of a verb as the end of its help; None for a verb without any."""
+    examples = EXAMPLES.get(verb)
+    if not examples:
+        return None
+    lines = [f"  poise {example.line}\n      {example.does}" for example in examples]
+    # \b keeps the lines as they are
+    return "\b\n" + "\n".join(["Examples:" if verb else "First steps:", *lines])
