@@ -231,6 +231,12 @@ def test_no_images() -> None:
     assert deformable_convolution(x[:0], offsets[:0], weight, **geometry).shape == (0, 6, 9, 11)
 
 
+def test_shapes_without_values() -> None:
+    """On the device of networks that are only counted."""
+    x, offsets, weight = (torch.empty(*s, device="meta") for s in ((2, 8, 9, 11), (2, 36, 9, 11), (6, 8, 3, 3)))
+    assert deformable_convolution(x, offsets, weight, padding=1).shape == (2, 6, 9, 11)
+
+
 def test_channels_last_input() -> None:
     (x, offsets, weight, _), geometry = make(padding=1, offset_groups=2)
     last = x.detach().contiguous(memory_format=torch.channels_last)

@@ -1,16 +1,40 @@
-"""``poise models``: what can be named after ``--model``."""
+"""``poise models``: what can be named after ``--model``, and what the papers report."""
 
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from poise.cli.options import Json
+from poise.cli.options import Json, progress_bar
+
+if TYPE_CHECKING:
+    from poise.zoo.counting import Count
+    from poise.zoo.papers import Result
+
+NOTES = (
+    "Published numbers, in percent; none of them was measured with Poise. Parameters in millions, multiply-adds (MAC)",
+    "in 10^9: counted on our networks, counted on those of the authors' code, and as the paper prints them (RSN's fit",
+    "2^30). Where RSN's paper and code differ in size, results are those of the paper's networks; ours need fewer MAC",
+    "than the code's because their decoders convolve before they enlarge.",
+)
+WIDTH = 140
+"""Of the table where it does not go to a terminal."""
 
 
-def models(as_json: Json = False) -> None:
+def models(
+    as_json: Json = False,
+    papers: Annotated[
+        bool, typer.Option("--papers", help="Print what the papers report, beside the size of our networks.")
+    ] = False,
+) -> None:
     """List the shipped models, and the presets."""
+    if papers:
+        _papers(as_json)
+        return
     from poise.models import PRESETS
     from poise.zoo import DEFAULT, shipped
 
@@ -30,3 +54,80 @@ def models(as_json: Json = False) -> None:
     typer.echo("Presets without weights (poise train NAME, or --model NAME --weights FILE):")
     for name in PRESETS:
         typer.echo(f"  {name}")
+
+
+def _papers(as_json: bool) -> None:
+    from poise.zoo.counting import count
+    from poise.zoo.papers import reported
+
+    names = reported()
+    counts: dict[str, Count] = {}
+    with progress_bar("counting", quiet=as_json) as advance:
+        for done, name in enumerate(names, 1):
+            counts[name] = count(name)
+            advance(done, len(names))
+    if as_json:
+        typer.echo(json.dumps([_record(name, counted) for name, counted in counts.items()]))
+    else:
+        _print(counts)
+
+
+def _record(name: str, counted: Count) -> dict[str, Any]:
+    """Everything about a preset, JSON-ready."""
+    from poise.zoo.papers import COSTS, RESULTS
+
+    def own(entries: Any) -> list[dict[str, Any]]:
+        return [{k: v for k, v in asdict(e).items() if k != "preset"} for e in entries if e.preset == name]
+
+    return {"preset": name, "counted": asdict(counted), "costs": own(COSTS), "results": own(RESULTS)}
+
+
+def _print(counts: dict[str, Count]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from poise.zoo.papers import RESULTS
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    for line in NOTES:
+        console.print(line, soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("preset")
+    for column in ("input", "param.", "code's", "MAC", "code's", "paper's"):
+        table.add_column(column, justify="right")
+    table.add_column("AP", justify="right")
+    for column in ("measured on", "by"):
+        table.add_column(column)
+    for name, counted in counts.items():
+        size = _sizes(name, counted)
+        results = [_result(r) for r in RESULTS if r.preset == name] or [("", "", "")]
+        for number, result in enumerate(results):
+            table.add_row(*(size if number == 0 else [""] * len(size)), *result)
+    console.print(table)
+
+
+def _sizes(name: str, counted: Count) -> list[str]:
+    """The columns that are about a network itself."""
+    from poise.zoo.papers import cost
+
+    code, paper = cost(name, "code"), cost(name, "paper")
+    return [
+        name,
+        f"{counted.size[0]}x{counted.size[1]}",
+        f"{counted.parameters / 1e6:.2f}",
+        f"{code.parameters:.2f}" if code and code.parameters is not None else "",
+        f"{counted.macs / 1e9:.2f}",
+        f"{code.macs:g}" if code else "",
+        f"{paper.macs:g}" if paper else "",
+    ]
+
+
+def _result(result: Result) -> tuple[str, str, str]:
+    """The columns that are about a result."""
+    name, value = next(iter(result.metrics.items()))
+    by = {"code": "authors' code"}.get(result.source, result.source)
+    return (
+        f"{value:.1f}" if name == "AP" else f"{value:.1f} {name}",
+        f"{result.data}, {result.setting}" if result.setting else result.data,
+        f"{by} ({result.where})" if result.where else by,
+    )

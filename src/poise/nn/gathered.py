@@ -39,7 +39,7 @@ def gathered_products(
         Of each map, (B P, O).
     """
     device = rows.device.type
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         matrices = [m.to(torch.get_autocast_dtype(device)) for m in matrices]
     bytes_each = sum(t.element_size() * m.shape[0] * m.shape[1] for t, m in zip(tables, matrices, strict=True))
     chunk = max(1, COLUMN_BYTES // bytes_each)

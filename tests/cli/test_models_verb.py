@@ -1,0 +1,72 @@
+"""``poise models`` on the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from poise.cli.main import app
+from poise.models import PRESETS
+from poise.zoo import counting
+from poise.zoo.counting import Count
+from poise.zoo.papers import COSTS, RESULTS, reported
+
+
+def invoke(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["models", *arguments])
+
+
+def test_presets_are_listed() -> None:
+    result = invoke()
+    assert result.exit_code == 0, result.output
+    assert all(f"  {name}\n" in result.stdout for name in PRESETS)
+    assert json.loads(invoke("--json").stdout)["presets"] == list(PRESETS)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    names: list[str] = []
+
+    def count(name: str) -> Count:
+        names.append(name)
+        return Count((480, 640), 12_345_678, 9_876_543_210)
+
+    monkeypatch.setattr(counting, "count", count)
+    return names
+
+
+def test_published_numbers_stand_beside_counted_ones(counted: list[str]) -> None:
+    result = invoke("--papers")
+    assert result.exit_code == 0, result.output
+    assert counted == reported()
+    assert "none of them was measured with Poise" in result.stdout
+    lines = [re.split(r"  +", line.strip()) for line in result.stdout.splitlines()]
+    assert [
+        "smpr_hrnet_w32",
+        "480x640",
+        "12.35",
+        "38.91",
+        "9.88",
+        "95",
+        "68.2",
+        "COCO test-dev",
+        "paper (Table III)",
+    ] in lines
+    assert ["70.4", "COCO val2017", "authors' code"] in lines
+    assert any(line[0] == "rsn50x4_paper_mpii" and "91.6 PCKh" in line for line in lines)
+    assert sum(bool(re.search(r"(paper|code|mmpose)( \(\S+ \S+\))?$", line[-1])) for line in lines) >= len(RESULTS)
+
+
+def test_json_has_everything(counted: list[str]) -> None:
+    result = invoke("--papers", "--json")
+    assert result.stderr == ""
+    entries = {entry["preset"]: entry for entry in json.loads(result.stdout)}
+    assert list(entries) == counted
+    assert sum(len(entry["results"]) for entry in entries.values()) == len(RESULTS)
+    assert sum(len(entry["costs"]) for entry in entries.values()) == len(COSTS)
+    assert entries["smpr_r50"]["counted"] == {"size": [480, 640], "parameters": 12_345_678, "macs": 9_876_543_210}
+    assert entries["smpr_psm"]["results"][1]["metrics"]["AP"] == 68.8
