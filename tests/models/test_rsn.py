@@ -285,7 +285,7 @@ def labels_as_outputs(model: RSN, truth: Persons) -> RSNOutputs:
     return RSNOutputs(tuple(drawn[k] for k in (11, 9, 7, 5)))
 
 
-@pytest.mark.parametrize("name", ["rsn18", "rsn18_mmpose", "rsn_small"])
+@pytest.mark.parametrize("name", ["rsn18", "rsn18_mmpose", "rsn50_paper"])
 def test_perfect_maps_have_no_loss(name: str) -> None:
     config = preset(name)
     model = tiny(**{k: v for k, v in config.model_dump().items() if k not in TINY})

@@ -164,7 +164,7 @@ def _small_preset() -> RSNConfig:
     """For CPUs and for data whose keypoints are not all labelled."""
     return RSNConfig(
         stem=32, planes=(32, 64, 128, 256), branch_ratio=(32, 64), unit_channels=128, output_gain=20,
-        unlabelled="ignore", view=_crop(192, 160, (1.2, 1.2)),
+        objective="place", unlabelled="ignore", view=_crop(192, 160, (1.2, 1.2)),
     )  # fmt: skip
 
 
