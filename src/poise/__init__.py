@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from poise.predict.pipeline import pipeline as pipeline
     from poise.predict.predictor import Predictor as Predictor
     from poise.predict.predictor import load as load
+    from poise.predict.stream import stream as stream
     from poise.skeletons import COCO17 as COCO17
     from poise.skeletons import Skeleton as Skeleton
     from poise.types import Poses as Poses
@@ -24,9 +25,10 @@ _HOMES = {
     "Skeleton": "poise.skeletons",
     "load": "poise.predict.predictor",
     "pipeline": "poise.predict.pipeline",
+    "stream": "poise.predict.stream",
 }
 
-__all__ = ["COCO17", "Poses", "Predictor", "Skeleton", "__version__", "load", "pipeline"]
+__all__ = ["COCO17", "Poses", "Predictor", "Skeleton", "__version__", "load", "pipeline", "stream"]
 
 
 def __getattr__(name: str) -> Any:
