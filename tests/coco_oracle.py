@@ -21,8 +21,8 @@ def full_truth():
     return json.loads(gzip.decompress(FULL_TRUTH.read_bytes()))
 
 
-def oracle(truth, results, sigmas, pictures=None):
-    """(10,) numbers of pycocotools; of some pictures, if ids are given."""
+def oracle(truth, results, sigmas, pictures=None, areas=None):
+    """(10,) numbers of pycocotools; of some pictures, if ids are given, and of people of other areas (low, high)."""
     coco = COCO()
     coco.dataset = copy.deepcopy(truth)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -31,6 +31,8 @@ def oracle(truth, results, sigmas, pictures=None):
         evaluation.params.kpt_oks_sigmas = np.array(sigmas)
         if pictures is not None:
             evaluation.params.imgIds = sorted(pictures)
+        if areas is not None:
+            evaluation.params.areaRng = [list(areas)] * 3
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

@@ -109,7 +109,7 @@ def test_coverage_of_the_interval():
     whole = evaluate_results(population, results, COCO17).numbers["AR"]
     rng = np.random.default_rng(0)
     hits = 0
-    for seed in range(40):
+    for seed in range(20):
         chosen = set(rng.choice(1000, 60, replace=False).tolist())
         part = {
             **population,
@@ -117,9 +117,9 @@ def test_coverage_of_the_interval():
             "annotations": [a for a in population["annotations"] if a["image_id"] in chosen],
         }
         evaluation = evaluate_results(part, [r for r in results if r["image_id"] in chosen], COCO17)
-        interval = intervals(evaluation, samples=150, seed=seed)["AR"]
+        interval = intervals(evaluation, samples=80, seed=seed)["AR"]
         hits += interval.low <= whole <= interval.high
-    assert 34 <= hits <= 40
+    assert 16 <= hits <= 20
 
 
 def test_bad_input():

@@ -39,6 +39,8 @@ from poise.evaluate.tables import Bools, Floats, Ints, PoseTable, TruthTable
 
 LOCAL = 0.1
 """Similarity from which a pose is somebody's, for the analysis of its keypoints."""
+FOREIGN = 3.0
+"""A pose that is so many times as similar to somebody else is that one's: three quarters of its keypoints are."""
 JITTER = 0.5
 GOOD = 0.85
 
@@ -151,6 +153,9 @@ def analyse(evaluation: Evaluation) -> Analysis:
 def assign(truth: TruthTable, found: PoseTable, pairs: Pairs, least: float) -> Ints:
     """(N,) the person of every pose, or -1: people who count are given one pose each, from the most similar pair on.
 
+    Somebody less similar than OKS 0.5 is given a pose only if it is not `FOREIGN` times as similar to somebody else:
+    otherwise second poses of a person would become bad ones of a neighbour.
+
     Args:
         truth: the people.
         found: the poses.
@@ -159,7 +164,10 @@ def assign(truth: TruthTable, found: PoseTable, pairs: Pairs, least: float) -> I
     """
     owners = np.full(len(found), -1)
     free = ~truth.ignored
-    useful = np.flatnonzero((pairs.similarity >= least) & free[pairs.people])
+    most = np.zeros(len(found))
+    np.maximum.at(most, pairs.poses, np.where(free[pairs.people], pairs.similarity, 0))
+    enough = (pairs.similarity >= JITTER) | (FOREIGN * pairs.similarity >= most[pairs.poses])
+    useful = np.flatnonzero(enough & (pairs.similarity >= least) & free[pairs.people])
     useful = useful[np.argsort(-pairs.similarity[useful], kind="stable")]
     for pose, person in zip(pairs.poses[useful].tolist(), pairs.people[useful].tolist(), strict=True):
         if owners[pose] < 0 and free[person]:
