@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from clips import SIZE, moving_dots, write_clip
 from PIL import Image
 
+from clips import SIZE, moving_dots, write_clip
 from poise.predict import frames as frames_room
 from poise.predict.frames import Part, Source, find_sources, frames
 from poise.predict.video import VideoError, VideoReader

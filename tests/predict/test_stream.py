@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from clips import dots_at, moving_dots, write_clip
 from PIL import Image
 
+from clips import dots_at, moving_dots, write_clip
 from dots import DOTS, DotModel, keypoints_of
 from poise.predict.predictor import Predictor
 from poise.predict.smoothing import OneEuro

@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+
 from clips import SIZE, moving_dots, sound_of, write_clip
 
 av = pytest.importorskip("av")

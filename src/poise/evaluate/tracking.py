@@ -1,4 +1,4 @@
-"""How well people are followed: MOTA and identity switches (Bernardin and Stiefelhagen 2008), IDF1 (Ristani et al. 2016).
+"""How well people are followed: MOTA and identity switches (Bernardin 2008), IDF1 (Ristani et al. 2016).
 
 Letters: N poses, M true persons, K keypoints. Frame: image px.
 """
@@ -61,8 +61,8 @@ def tracking_scores(truth: Sequence[Poses], found: Sequence[Poses], min_oks: flo
     people = Counter[int]()
     for true, guess in zip(truth, found, strict=True):
         true_ids, ids = _ids(true), _ids(guess)
-        guess, ids = guess[ids >= 0], ids[ids >= 0]
-        alike = _oks(true, guess)
+        known, ids = guess[ids >= 0], ids[ids >= 0]
+        alike = _oks(true, known)
         pairs.update((int(true_ids[m]), int(ids[n])) for m, n in zip(*np.nonzero(alike >= min_oks), strict=True))
         matches = _matches(alike, true_ids, ids, last, min_oks)
         for m, n in matches:
@@ -71,8 +71,8 @@ def tracking_scores(truth: Sequence[Poses], found: Sequence[Poses], min_oks: flo
             last[who] = name
             seen[who] += 1
         people.update(true_ids.tolist())
-        total, poses = total + len(true), poses + len(guess)
-        misses, extra = misses + len(true) - len(matches), extra + len(guess) - len(matches)
+        total, poses = total + len(true), poses + len(known)
+        misses, extra = misses + len(true) - len(matches), extra + len(known) - len(matches)
     mota = 1 - (misses + extra + switches) / max(total, 1)
     idf1 = 2 * _best_identities(pairs) / max(total + poses, 1)
     tracked = sum(seen[who] >= 0.8 * count for who, count in people.items()) / max(len(people), 1)
