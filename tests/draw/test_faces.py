@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -169,11 +170,16 @@ def test_at_the_edge_and_far_outside():
 
 
 def test_in_a_video_heads_stay_covered_for_a_while():
-    hide = Anonymiser(hold=2)
     picture = noise()
     frames = [person(FRONT), Poses.empty(), Poses.empty(), Poses.empty()]
-    hidden = [(hide(picture, poses)[95:105, 95:105] != picture[95:105, 95:105]).any() for poses in frames]
-    assert hidden == [True, True, True, False]
+
+    def hidden(hide, times):
+        timed = (replace(poses, time=time) for poses, time in zip(frames, times, strict=True))
+        return [(hide(picture, poses)[95:105, 95:105] != picture[95:105, 95:105]).any() for poses in timed]
+
+    assert hidden(Anonymiser(hold=0.2), (5.0, 5.1, 5.2, 5.3)) == [True, True, True, False]
+    assert hidden(Anonymiser(hold=0.2), (5.0, 6.0, 7.0, 8.0)) == [True, False, False, False]
+    assert hidden(Anonymiser(hold=0.09), (None,) * 4) == [True, True, True, False]
 
 
 def test_colours_come_from_the_picture_and_not_from_covered_neighbours():

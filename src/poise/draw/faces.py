@@ -94,23 +94,27 @@ def cover(image: ImageArray, heads: Iterable[Ellipse], method: Method = "blur") 
 
 
 class Anonymiser:
-    """`anonymise` for the frames of a video: a head stays covered for some frames after it was last seen there.
+    """`anonymise` for the frames of a video: a head stays covered for a moment after it was last found there.
 
     So a face does not flash up in a frame in which the model misses it.
 
     Args:
-        hold: number of frames.
+        hold: seconds; frames whose poses have no time count for 1/25.
         method: as `anonymise`.
     """
 
-    def __init__(self, hold: int = 5, method: Method = "blur") -> None:
+    def __init__(self, hold: float = 0.25, method: Method = "blur") -> None:
+        self._hold, self._time = hold, 0.0
         self._method: Method = method
-        self._seen: deque[list[Ellipse]] = deque(maxlen=hold + 1)
+        self._seen: deque[tuple[float, list[Ellipse]]] = deque()
 
     def __call__(self, image: ImageArray, poses: Poses) -> ImageArray:
         """The next frame, as `anonymise`."""
-        self._seen.append([e for pose in poses if (e := head_ellipse(pose)) is not None])
-        return cover(image, [head for heads in self._seen for head in heads], self._method)
+        self._time = self._time + 1 / 25 if poses.time is None else poses.time
+        self._seen.append((self._time, [e for pose in poses if (e := head_ellipse(pose)) is not None]))
+        while self._seen[0][0] < self._time - self._hold - 1e-6:
+            self._seen.popleft()
+        return cover(image, [head for _, heads in self._seen for head in heads], self._method)
 
 
 def head_ellipse(pose: Poses, min_keypoint_score: float = MIN_KEYPOINT_SCORE) -> Ellipse | None:
