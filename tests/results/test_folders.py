@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from poses_for_files import some_poses
 
 from poise import results
+from poise.data.yolo import read_yolo
 from poise.skeletons import COCO17, CROWDPOSE14, MPII16
 from poise.types import Poses
 
@@ -22,10 +24,23 @@ def test_yolo_labels_are_shares_of_the_picture(tmp_path):
     assert [line[0] for line in lines] == [0, 0]
     for line, points, box in zip(lines, poses.keypoints, poses.boxes, strict=True):
         triples = np.array(line[5:]).reshape(-1, 3)
-        np.testing.assert_allclose(triples[:, :2] * (320, 240) - 0.5, points, atol=1e-3)
+        np.testing.assert_allclose(triples[:, :2] * (320, 240), points, atol=1e-3)
         assert (triples[:, 2] == 2).all()
         x, y, w, h = np.array(line[1:5]) * (320, 240, 320, 240)
-        np.testing.assert_allclose([x - w / 2, y - h / 2, x + w / 2, y + h / 2], box + 0.5, atol=1e-3)
+        np.testing.assert_allclose([x - w / 2, y - h / 2, x + w / 2, y + h / 2], box, atol=1e-3)
+
+
+def test_yolo_labels_are_read_by_the_reader_of_data_sets(tmp_path):
+    poses = some_poses(2, source="a.png")
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (320, 240)).save(tmp_path / "images/a.png")
+    results.save(tmp_path / "labels", poses, "yolo")
+    config = {"train": "images", "kpt_shape": [17, 3], "names": ["person"], "flip_idx": list(COCO17.flip_index)}
+    (tmp_path / "data.yaml").write_text(json.dumps({"path": str(tmp_path), **config}))
+    [record] = read_yolo(tmp_path, skeleton=COCO17)
+    np.testing.assert_allclose(record.keypoints[..., :2], poses.keypoints, atol=1e-3)
+    np.testing.assert_allclose(record.boxes, poses.boxes, atol=1e-3)
+    assert (record.keypoints[..., 2] == 2).all()
 
 
 def test_yolo_leaves_out_what_a_label_cannot_hold(tmp_path):
@@ -40,7 +55,7 @@ def test_yolo_leaves_out_what_a_label_cannot_hold(tmp_path):
     triples = np.array(line[5:]).reshape(-1, 3)
     assert (triples[[0, 1, 2, 4]] == 0).all()
     assert (triples[[3, 5], 2] == 2).all()
-    assert line[1:3] == [0.5, pytest.approx(55.5 / 240, abs=1e-6)]
+    assert line[1:3] == [0.5, pytest.approx(55 / 240, abs=1e-6)]
     assert line[3] == 1
     assert (tmp_path / "picture.txt").read_text() == ""
     with (

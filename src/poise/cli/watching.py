@@ -109,7 +109,7 @@ class Teller:
         if self._clip is None:
             return
         frames = "1 frame" if self._frames == 1 else f"{self._frames} frames"
-        text = f"{self._clip.name}: {frames}, {_people(self._most)} at once"
+        text = f"{self._clip.name}: {frames}, {f'{_people(self._most)} at once' if self._most else 'nobody'}"
         if self._people:
             text += f", {_people(len(self._people))} followed"
         self._echo(text, self._drawn)

@@ -64,8 +64,9 @@ class FolderSink(PoseSink):
 class YoloWriter(FolderSink):
     """YOLO pose labels: a line a pose, ``0 cx cy w h`` and ``x y v`` of every keypoint, in shares of the picture.
 
-    A pixel's centre x becomes (x + 1/2) / width. v is the pose's visibility if it has one; else 2, or 0 for a keypoint
-    with a score below ``min_keypoint_score``. Keypoints that are not finite or lie outside the picture get 0 0 0.
+    Coordinates are divided by width and height alone, as the tools that write the format have it. v is the pose's
+    visibility if it has one; else 2, or 0 for a keypoint with a score below ``min_keypoint_score``. Keypoints that are
+    not finite or lie outside the picture get 0 0 0.
     """
 
     suffix = ".txt"
@@ -79,8 +80,8 @@ class YoloWriter(FolderSink):
             raise ValueError("YOLO labels are shares of the picture, but the size of this picture is not known")
         height, width = poses.image_size
         scale = np.array([width, height], np.float64)
-        points = (poses.keypoints.astype(np.float64) + 0.5) / scale
-        corners = np.clip((np.nan_to_num(poses.boxes.astype(np.float64)).reshape(-1, 2, 2) + 0.5) / scale, 0, 1)
+        points = poses.keypoints.astype(np.float64) / scale
+        corners = np.clip(np.nan_to_num(poses.boxes.astype(np.float64)).reshape(-1, 2, 2) / scale, 0, 1)
         boxes = np.concatenate([corners.mean(1), corners[:, 1] - corners[:, 0]], 1)
         marks = self._marks(poses)
         inside = np.isfinite(points).all(2) & (points >= 0).all(2) & (points <= 1).all(2) & (marks > 0)
