@@ -1,11 +1,12 @@
 """Every number equals that of pycocotools, on all of COCO val2017 and where ties decide."""
 
 import copy
+import json
 
 import numpy as np
 import pytest
 
-from coco_oracle import FULL_TRUTH, full_truth, oracle, perturbed
+from coco_oracle import DATA, FULL_TRUTH, full_truth, oracle, perturbed
 from poise.evaluate.coco import METRICS, evaluate_keypoints, evaluate_results
 from poise.skeletons import COCO17, CROWDPOSE14
 
@@ -136,3 +137,21 @@ def test_a_subset_of_pictures_is_measured_as_if_it_were_all():
     assert moved["AP_easy"] == pytest.approx(oracle(truth, results, CROWDPOSE14.sigmas, pictures)[0], abs=1e-9)
     with pytest.raises(ValueError, match=r"0\.9, 0\.1 must rise"):
         evaluate_results(bare, results, crowd_limits=(0.9, 0.1))
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not (DATA / "formats").is_dir(), reason=f"no real annotations in {DATA}")
+@pytest.mark.parametrize(
+    ("name", "count", "extra"), [("ochuman", 17, set()), ("crowdpose", 14, {"AP_easy", "AP_medium", "AP_hard"})]
+)
+def test_real_files_of_other_data_sets(name, count, extra):
+    path = DATA / f"formats/{name}/test_{name}.json"
+    people = [a for a in json.loads(path.read_text())["annotations"] if a["num_keypoints"]]
+    results = [{**{k: a[k] for k in ("image_id", "keypoints")}, "score": 0.5} for a in people]
+    evaluation = evaluate_results(path, results)
+    assert len(evaluation.truth.skeleton) == count
+    assert set(evaluation.numbers) == {*METRICS, *extra}
+    assert evaluation.numbers["AP"] == pytest.approx(1)
+    if extra:
+        assert evaluation.numbers["AP_medium"] == pytest.approx(1)
+        assert evaluation.numbers["AP_hard"] == 0, "no picture is that crowded"

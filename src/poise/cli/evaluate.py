@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
+from poise.cli.evaluate_options import (
+    Annotations,
+    Bootstrap,
+    Compared,
+    CrowdLimits,
+    Details,
+    HeadBoxes,
+    Images,
+    Kind,
+    Out,
+    Pckh,
+    Report,
+    ResultFiles,
+    Seed,
+    SkeletonName,
+    TruthScores,
+)
 from poise.cli.evaluate_output import as_document, as_text
 from poise.cli.measuring import Contestant, Setting, Target, measure, measure_mpii
 from poise.cli.options import (
@@ -32,68 +49,32 @@ SAMPLES = 1000
 
 
 def evaluate(
-    annotations: Annotated[
-        Path, typer.Option(help="COCO, CrowdPose or MPII file, or the YAML file of a YOLO data set.")
-    ],
-    compared: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[MODEL]...", help="Models to compare with the first; one with commas is an ensemble."),
-    ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of its pictures [default: where they usually are].")
-    ] = None,
+    annotations: Annotations,
+    compared: Compared = None,
+    images: Images = None,
     model: Models = None,
-    results: Annotated[
-        list[Path] | None,
-        typer.Option(help="COCO results in a file, instead of or beside models; may be repeated."),
-    ] = None,
+    results: ResultFiles = None,
     weights: Weights = None,
     boxes: Boxes = None,
     people: People = None,
     people_min_score: PeopleMinScore = None,
     people_nms: PeopleNms = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write the poses as COCO results to this file.")
-    ] = None,
-    report: Annotated[
-        Path | None, typer.Option(help="Write a report with plots and pictures of the worst cases to this folder.")
-    ] = None,
-    details: Annotated[
-        bool, typer.Option("--details", help="Also tell what each kind of error costs, and groups and keypoints.")
-    ] = False,
-    bootstrap: Annotated[
-        int | None,
-        typer.Option(min=0, help="Intervals from so many resampled sets of pictures [default: 1000 to compare, or 0]."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the resampled pictures.")] = 0,
+    out: Out = None,
+    report: Report = None,
+    details: Details = False,
+    bootstrap: Bootstrap = None,
+    seed: Seed = 0,
     as_json: Json = False,
     device: Device = "auto",
     batch: Batch = None,
     scales: Scales = None,
     flip: Flip = False,
-    truth_scores: Annotated[
-        bool,
-        typer.Option(
-            "--truth-scores", help="Rank poses by their likeness to the truth: what better scores would give."
-        ),
-    ] = False,
-    skeleton: Annotated[
-        str | None,
-        typer.Option(help="What the keypoints are: a built-in skeleton or a YAML file, if not as annotated."),
-    ] = None,
-    crowd_limits: Annotated[
-        str, typer.Option(help="CrowdPose: crowd indices from which pictures are medium and hard.")
-    ] = "0.1,0.8",
-    kind: Annotated[
-        str, typer.Option(help="Format of the annotations: coco, crowdpose, mpii, yolo, or auto to recognise it.")
-    ] = "auto",
-    head_boxes: Annotated[
-        Path | None,
-        typer.Option(help="MPII: head boxes, a .mat or JSON file [default: gt_valid.mat beside the annotations]."),
-    ] = None,
-    pckh: Annotated[
-        str, typer.Option(help="MPII: official takes a joint at exactly the limit for right, mmpose does not.")
-    ] = "official",
+    truth_scores: TruthScores = False,
+    skeleton: SkeletonName = None,
+    crowd_limits: CrowdLimits = "0.1,0.8",
+    kind: Kind = "auto",
+    head_boxes: HeadBoxes = None,
+    pckh: Pckh = "official",
 ) -> None:
     """Measure a model, a pipeline or a file of results: COCO keypoint AP and AR, or PCKh on MPII.
 

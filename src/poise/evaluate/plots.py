@@ -42,7 +42,7 @@ def precision_recall(evaluations: Sequence[Evaluation]) -> str:
         line = evaluation.curves.precision[0].mean(0)
         axes.plot(RECALLS, line, color=colour, lw=2, label=f"{short(evaluation.name)}: {100 * np.mean(line):.1f}")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02), title="Precision and recall")
-    axes.legend(frameon=False, fontsize=9, loc="lower left")
+    axes.legend(frameon=False, fontsize=9, loc="best")
     return _svg(figure)
 
 

@@ -47,6 +47,7 @@ table { border-collapse: collapse; margin: .6rem 0 1rem; font-variant-numeric: t
 th, td { padding: .22rem .7rem; text-align: right; border-bottom: 1px solid #e6e9ed; }
 th { font-weight: 600; }
 th.text, td.text { text-align: left; }
+td:first-child { white-space: nowrap; }
 .scroll { overflow-x: auto; }
 .range { color: #69727d; font-size: .85em; white-space: nowrap; }
 .up { color: #1d7a46; font-weight: 600; }
