@@ -55,7 +55,8 @@ def test_the_recipes_of_mmpose(name: str, lr: float, milestones: tuple[int, ...]
 def test_the_small_model_learns_from_what_is_labelled() -> None:
     config = recipe("rsn_small")
     assert (config.model.unlabelled, config.model.objective) == ("ignore", "place")
-    assert [s.weight for s in config.data.sources] == [0.6, 0.4]
+    assert (config.init, config.model.trunk) == ("timm", "mobilenetv2_100")
+    assert [s.weight for s in config.data.sources] == [0.65, 0.35]
     crop = config.data.crop
     assert (crop.rotation, crop.scale, crop.flip_p) == (30, (0.8, 1.25), 0.5)
     assert min(crop.half_body_p, crop.recolour_p, crop.upright_p) > 0

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from poise.geometry import heatmaps as geometry
 from poise.geometry.nms import Suppression, mutual_oks_nms
 from poise.models.dense import precise
-from poise.models.rsn_blocks import LEVELS, BlockPlan, ConvNorm, DecoderUnit, Stage, StageFeatures
+from poise.models.rsn_blocks import LEVELS, BlockPlan, ConvNorm, DecoderUnit, Stage, StageFeatures, TrunkJoints
+from poise.nn.backbones import build_backbone
 from poise.settings import Settings
 from poise.skeletons import COCO17, Skeleton
 from poise.types import FloatArray, Persons, Poses, ViewSpec
@@ -31,7 +32,9 @@ from poise.types import FloatArray, Persons, Poses, ViewSpec
 
 STRIDE = 32
 """Of the coarsest features: sides of a view are multiples of it."""
-BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+TRUNK_STRIDES = (4, 8, 16, 32)
+"""Of a trunk's features: those of the four layers."""
+BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 """Blocks of each layer by depth."""
 
 
@@ -49,7 +52,11 @@ class RSNConfig(Settings):
 
     system: Literal["rsn"] = "rsn"
     # network
-    depth: Literal[18, 50, 101] = 18
+    depth: Literal[10, 18, 50, 101] = 18
+    """Of each stage's encoder; 10, one block a layer, is ours."""
+    trunk: str | None = None
+    """A timm network whose features the first stage gets as every later stage gets those of the stage before (ours, for
+    data that are too few to train from random weights); None: a stem of one convolution, as in the references."""
     stages: int = Field(default=1, ge=1, le=8)
     stem: int = Field(default=64, ge=1)
     """Channels of the stem, and of what a stage hands to the next as its input."""
@@ -161,10 +168,10 @@ def _preset(network: str, variant: str) -> Callable[[], RSNConfig]:
 
 
 def _small_preset() -> RSNConfig:
-    """For CPUs and for data whose keypoints are not all labelled."""
+    """For CPUs and for few data whose keypoints are not all labelled."""
     return RSNConfig(
-        stem=32, planes=(32, 64, 128, 256), branch_ratio=(32, 64), unit_channels=128, output_gain=20,
-        objective="place", unlabelled="ignore", view=_crop(192, 160, (1.2, 1.2)),
+        depth=10, trunk="mobilenetv2_100", stem=32, planes=(32, 64, 128, 256), branch_ratio=(32, 64),
+        unit_channels=128, output_gain=20, objective="place", unlabelled="ignore", view=_crop(192, 160, (1.2, 1.2)),
     )  # fmt: skip
 
 
@@ -191,19 +198,28 @@ class RSN(nn.Module):
     Args:
         config: switches.
         skeleton: keypoints; decides the number of maps.
-        pretrained: there are no pretrained parts; True is an error.
+        pretrained: let timm fetch ImageNet weights of the trunk.
+
+    Raises:
+        ValueError: the trunk is not a timm network with features of strides 4, 8, 16 and 32; or weights are wanted for
+            a network that has no trunk.
     """
 
     def __init__(self, config: RSNConfig, skeleton: Skeleton = COCO17, *, pretrained: bool = False) -> None:
         super().__init__()
-        if pretrained:
-            raise ValueError("RSN is trained from scratch: there are no pretrained weights to fetch")
+        if pretrained and config.trunk is None:
+            raise ValueError("RSN without a trunk is trained from scratch: there are no pretrained weights to fetch")
         self.config, self.skeleton, self.view = config, skeleton, config.view
         plan = BlockPlan(
             config.branch_ratio, config.branch_from, config.expansion, config.branches, config.conv_bias
         )  # fmt: skip
-        self.stem = ConvNorm(3, config.stem, 7, stride=2, bias=config.conv_bias)
-        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        if config.trunk is None:
+            self.stem = ConvNorm(3, config.stem, 7, stride=2, bias=config.conv_bias)
+            self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        else:
+            self.backbone = build_backbone(config.trunk, strides=TRUNK_STRIDES, pretrained=pretrained)
+            widths = [p * config.expansion for p in config.planes]
+            self.joints = TrunkJoints(self.backbone.channels, config.stem, widths, bias=config.conv_bias)
         self.stages = nn.ModuleList(
             Stage(config.stem, plan, config.planes, BLOCKS[config.depth], self._units(s)) for s in range(config.stages)
         )
@@ -231,7 +247,9 @@ class RSN(nn.Module):
 
     def _init_weights(self) -> None:
         """Kaiming's fan-out draw (RSN spec 12); norm layers are 1 and 0 by default, other layers keep torch's."""
-        roots = [self] if self.config.kaiming == "all" else [s.layers for s in self._stages()]
+        roots: list[nn.Module] = [s.layers for s in self._stages()]
+        if self.config.kaiming == "all":
+            roots = [part for name, part in self.named_children() if name != "backbone"]
         for part in (p for root in roots for p in root.modules()):
             if isinstance(part, nn.Conv2d):
                 nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
@@ -260,13 +278,19 @@ class RSN(nn.Module):
         """The features of one stage after the other."""
         if images.shape[-2] % STRIDE or images.shape[-1] % STRIDE:
             raise ValueError(f"RSN needs sides that are multiples of {STRIDE}, not {tuple(images.shape[-2:])}")
-        x = self.pool(self.stem(images))
-        skips: list[Tensor] = []
+        x, skips = self._entry(images)
         for number, stage in enumerate(self._stages(), 1):
             features = stage(x, skips)
             yield stage, features
             if number < len(self.stages):
                 x, skips = stage.handed_on(features)
+
+    def _entry(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Input and skips of the first stage."""
+        if self.config.trunk is not None:
+            entry: tuple[Tensor, list[Tensor]] = self.joints(self.backbone(images))
+            return entry
+        return self.pool(self.stem(images)), []
 
     def _stages(self) -> list[Stage]:
         return cast(list[Stage], list(self.stages))

@@ -118,6 +118,29 @@ class BlockPlan(NamedTuple):
         return nn.Sequential(self.block(in_channels, planes, stride), *rest)
 
 
+# ------------------------------------------------------------------------------------------------------------- trunk
+
+
+class TrunkJoints(nn.Module):
+    """Hands features of another network to the first stage, as a stage hands its own to the next (RSN spec 6).
+
+    Args:
+        channels: C of the trunk's features, finest first.
+        stem: channels of the stage's input.
+        widths: channels of the stage's layers.
+        bias: give convolutions a bias.
+    """
+
+    def __init__(self, channels: Sequence[int], stem: int, widths: Sequence[int], *, bias: bool = False) -> None:
+        super().__init__()
+        self.cross = ConvNorm(channels[0], stem, bias=bias)
+        self.skips = nn.ModuleList(ConvNorm(c, w, bias=bias) for c, w in zip(channels, widths, strict=True))
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Input (B, stem, h, w) and skips, finest first, of features (B, C, h, w), finest first."""
+        return self.cross(features[0]), [skip(x) for skip, x in zip(self.skips, features, strict=True)]
+
+
 # ----------------------------------------------------------------------------------------------- pose refine machine
 
 

@@ -17,19 +17,20 @@ from poise.train.config import OptimiserConfig, ParameterRule, RunConfig, Schedu
 def rsn_small() -> RunConfig:
     """The small RSN, for a few hundred COCO pictures and Leeds Sports Pose Extended.
 
-    Made for one core of a processor without an accelerator, from random weights. Keypoints that are not labelled (all
-    faces of Leeds Sports Pose) take no part in the loss, and most athletes are turned upright. Expects the same
-    folders as `directpose_mobilenetv2`, but for the pictures without people.
+    Made for one core of a processor without an accelerator: the first layers and all batch norms of the trunk, which
+    starts from ImageNet, are frozen. Keypoints that are not labelled (all faces of Leeds Sports Pose) take no part in
+    the loss, and most athletes are turned upright. Expects the same folders as `directpose_mobilenetv2`, but for the
+    pictures without people.
     """
     data = DataConfig(
         sources=(
-            SourceConfig(annotations="coco/annotations/train.json", images="coco/train", weight=0.6),
-            SourceConfig(annotations="lspet/annotations/train.json", images="lspet/images", weight=0.4),
+            SourceConfig(annotations="coco/annotations/train.json", images="coco/train", weight=0.65),
+            SourceConfig(annotations="lspet/annotations/train.json", images="lspet/images", weight=0.35),
         ),
         val=SourceConfig(annotations="coco/annotations/val.json", images="coco/val"),
         pipeline="crop",
         crop=CropConfig(
-            half_body_p=0.15, scale=(0.8, 1.25), rotation=30.0, rotation_p=0.5, upright_p=0.9, recolour_p=0.4
+            half_body_p=0.15, scale=(0.8, 1.25), rotation=30.0, rotation_p=0.5, upright_p=0.92, recolour_p=0.4
         ),
         augment=AugmentConfig(brightness=0.3, contrast=0.3, saturation=0.4, hue=0.03, grey_p=0.05, blur_p=0.1),
         batch=16,
@@ -38,20 +39,27 @@ def rsn_small() -> RunConfig:
     )
     optimiser = OptimiserConfig(
         kind="adamw",
-        lr=1e-3,
+        lr=1.2e-3,
         weight_decay=0.02,
-        rules=(ParameterRule(kind="norm", decay_factor=0.0),),
+        rules=(
+            ParameterRule(pattern="^backbone", kind="norm", lr_factor=0.3, decay_factor=0.0),
+            ParameterRule(pattern="^backbone", lr_factor=0.3),
+            ParameterRule(pattern=r"\.output\.norm\.", lr_factor=20.0, decay_factor=0.0),
+            ParameterRule(kind="norm", decay_factor=0.0),
+        ),
     )
     train = TrainConfig(
-        steps=24_000,
+        steps=8000,
         optimiser=optimiser,
-        schedule=ScheduleConfig(kind="cosine", warmup=300),
-        ema=0.999,
+        schedule=ScheduleConfig(kind="cosine", warmup=200),
+        ema=0.998,
+        freeze=(r"^backbone\.body\.(conv_stem|bn1)\.", r"^backbone\.body\.blocks\.[01]\."),
+        freeze_batch_norm=("^backbone",),
         eval_every=1000,
         save_every=200,
         channels_last=True,
     )
-    return RunConfig(model=preset("rsn_small"), data=data, train=train)
+    return RunConfig(model=preset("rsn_small"), data=data, train=train, init="timm")
 
 
 def _official(name: str) -> Callable[[], RunConfig]:
