@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dots import Person, dot_picture
 from poise.settings import Settings
 from poise.skeletons import Skeleton
-from poise.types import ImageArray, Persons, Poses, ViewSpec
+from poise.types import FloatArray, ImageArray, Persons, Poses, ViewSpec
 
 ENDS = Skeleton("ends", ("left_end", "right_end"), ((0, 1),), ((0, 1),), (0.05, 0.05))
 VIEW = ViewSpec(
@@ -62,17 +62,25 @@ class CropModel(nn.Module):
         raise NotImplementedError
 
     def decode(self, outputs: CropMaps, sizes: Sequence[tuple[int, int]]) -> list[Poses]:
-        """The centre of mass of each map; its highest cell and the offset are the score."""
+        points, marks = self.decode_heatmaps(outputs.heatmaps[-1])
         found = []
-        for maps, (height, width) in zip(outputs.heatmaps[-1].double().numpy(), sizes, strict=True):
-            weights = np.maximum(maps - 10, 1e-9)
-            rows, columns = np.indices(maps.shape[1:])
-            centres = [[(columns * w).sum() / w.sum(), (rows * w).sum() / w.sum()] for w in weights]
-            scores = maps.max((1, 2)) / 255 + self.config.score_offset
-            points = STRIDE * np.array(centres) + (STRIDE - 1) / 2
+        for each, scores, (height, width) in zip(points, marks, sizes, strict=True):
             box = [[0, 0, width - 1, height - 1]]
-            found.append(Poses(points[None], scores[None], box, [scores.mean()], self.skeleton, (height, width)))
+            found.append(Poses(each[None], scores[None], box, [scores.mean()], self.skeleton, (height, width)))
         return found
+
+    def decode_heatmaps(self, heatmaps: Tensor) -> tuple[FloatArray, FloatArray]:
+        """The centre of mass of each map; its highest cell and the offset are the score."""
+        maps = heatmaps.double().numpy()
+        weights = np.maximum(maps - 10, 1e-9)
+        rows, columns = np.indices(maps.shape[2:])
+        total = weights.sum((2, 3))
+        centres = [(columns * weights).sum((2, 3)) / total, (rows * weights).sum((2, 3)) / total]
+        points = STRIDE * np.stack(centres, -1) + (STRIDE - 1) / 2
+        return points.astype(np.float32), np.float32(maps.max((2, 3)) / 255 + self.config.score_offset)
+
+    def pose_scores(self, keypoint_scores: FloatArray) -> FloatArray:
+        return keypoint_scores.mean(1)
 
     def detect(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Poses]:
         return self.decode(self.forward(images), sizes)

@@ -184,7 +184,12 @@ def noise(batch=2, seed=0):
     return torch.randn(batch, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
 
 
-def test_a_real_network_alone_gives_what_it_detects(network):
+@pytest.mark.parametrize("objective", ["height", "place"])
+def test_a_real_network_alone_gives_what_it_detects(network, objective):
+    weights, network = network.state_dict(), RSN(network.config.model_copy(update={"objective": objective}))
+    network.load_state_dict(weights)
+    with torch.no_grad():
+        network.stages[-1].decoder()[-1].output.norm.weight.fill_(20)  # maps with peaks, so that the objectives differ
     picture = np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)
     box = np.array([12.0, 5.0, 50.0, 80.0], np.float32)
     view = crop_view(picture, box, network.view, box_score=0.5)

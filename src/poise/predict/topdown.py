@@ -47,11 +47,13 @@ class HeatmapModel(PoseModel, Protocol):
         """(B, K, h, w) of images (B, 3, H, W): the maps that keypoints are read from, and no others."""
         ...
 
+    def decode_heatmaps(self, heatmaps: Tensor) -> tuple[FloatArray, FloatArray]:
+        """Keypoints (B, K, 2) in input px and their scores (B, K), of what `heatmaps` gives, or of a mean of such."""
+        ...
 
-class _Maps(NamedTuple):
-    """What `decode` of a heatmap model looks at."""
-
-    heatmaps: tuple[Tensor, ...]
+    def pose_scores(self, keypoint_scores: FloatArray) -> FloatArray:
+        """(B,) scores of poses by the scores (B, K) of their keypoints."""
+        ...
 
 
 class _Picture(NamedTuple):
@@ -173,10 +175,17 @@ class TopDownPredictor:
         """
         images = collate(views, self.model.view.stride).images.to(self.device)
         with torch.inference_mode():
-            maps = self.heatmaps(images, flip)
-            found = self.model.decode(_Maps((maps,)), [view.size for view in views])
+            points, marks = self.model.decode_heatmaps(self.heatmaps(images, flip))
+        scores = self.model.pose_scores(marks)
         offset = float(getattr(self.model.config, "score_offset", 0.0))
-        return [_in_picture(poses, view, offset) for poses, view in zip(found, views, strict=True)]
+        found = []
+        for b, view in enumerate(views):
+            height, width = view.size
+            box = np.array([[0, 0, width - 1, height - 1]], np.float32)
+            one = slice(b, b + 1)
+            poses = Poses(points[one], marks[one], box, scores[one], self.skeleton, view.size)
+            found.append(_in_picture(poses, view, offset))
+        return found
 
     def heatmaps(self, images: Tensor, flip: bool = False) -> Tensor:
         """(B, K, h, w): the mean of all models' heatmaps of crops (B, 3, H, W), with ``flip`` also of the mirrored."""
