@@ -110,6 +110,17 @@ def mirrored_pairs(names: Sequence[str]) -> tuple[Pair, ...]:
     return tuple(dict.fromkeys(pairs))
 
 
+LOWER_BODY = (
+    "hip", "pelvis", "crotch", "leg", "thigh", "knee", "shin", "ankle", "foot", "feet", "heel", "toe", "hoof", "tail",
+)  # fmt: skip
+"""Words in the names of keypoints that belong to the lower half of a body."""
+
+
+def lower_body(names: Sequence[str]) -> tuple[int, ...]:
+    """Indices of the keypoints of the lower half of a body, read off their names; nothing if no name says so."""
+    return tuple(i for i, name in enumerate(names) if any(word in name.lower() for word in LOWER_BODY))
+
+
 COCO17 = Skeleton(
     name="coco17",
     keypoints=(

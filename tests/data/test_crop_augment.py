@@ -10,7 +10,6 @@ from poise.data.config import AugmentConfig, CropConfig, DataConfig
 from poise.data.crop_augment import (
     CropDraw,
     draw,
-    erase,
     half_body,
     look_around,
     training_frame,
@@ -19,6 +18,7 @@ from poise.data.crop_augment import (
 )
 from poise.data.crop_config import crop_mmpose, crop_official, crop_official_mpii
 from poise.data.crops import crop_matrix
+from poise.data.damage import erase
 from poise.geometry.affine import apply
 from poise.skeletons import COCO17, MPII16
 from poise.types import ViewSpec
@@ -179,8 +179,9 @@ def test_patches_cover_what_they_say() -> None:
     image = np.full((100, 80, 3), 7, np.uint8)
     shares = []
     for seed in range(60):
-        found = erase(image, (1, 1), (0.2, 0.4), np.random.default_rng(seed))
+        found, painted = erase(image, (1, 1), (0.2, 0.4), np.random.default_rng(seed))
         changed = (found != 7).any(2)
+        assert (changed == painted).all()
         rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
         assert changed[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
         assert len(rows) <= 40

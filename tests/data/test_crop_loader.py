@@ -1,5 +1,6 @@
 """Training batches of single persons."""
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ import pytest
 import torch
 from marked import FIGURE, figures, nearest_colour, write_set
 
-from poise.data.config import CropConfig, DataConfig, SourceConfig
+from poise.data.config import AugmentConfig, CropConfig, DataConfig, SourceConfig
 from poise.data.crop_people import PersonCrops, shares
 from poise.data.loader import TrainLoader, build_train_loader, read_source
 from poise.data.material import Source
 from poise.data.views import Batch
+from poise.skeletons import COCO17, CROWDPOSE14, LSP14, MPII16, lower_body
 from poise.types import ViewSpec
 
 SPEC = ViewSpec(kind="crop", size=(96, 64), half_pixel=False)
@@ -155,7 +157,27 @@ def test_who_is_no_sample(folder: Path) -> None:
 
 def test_names_of_the_upper_half_belong_to_the_skeleton(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"crop\.upper names 'nose', which is no keypoint"):
-        crops(folder, CropConfig())
+        crops(folder, CropConfig(upper=("head", "nose")))
+
+
+def test_halves_are_read_off_the_names_or_there_are_none(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert lower_body(FIGURE.keypoints) == (3, 4)
+    for skeleton in (COCO17, CROWDPOSE14, MPII16, LSP14):
+        lower = {
+            skeleton.keypoints[i].removeprefix("left_").removeprefix("right_") for i in lower_body(skeleton.keypoints)
+        }
+        assert lower - {"pelvis"} == {"hip", "knee", "ankle"}
+    drawer = crops(folder, CropConfig(half_body_p=1.0))
+    assert drawer._upper.tolist() == [True] * 3 + [False] * 2
+    assert drawer._config.half_body_p == 1.0
+    nameless = replace(FIGURE, keypoints=tuple("abcde"))
+    source = read_source(settings(folder).sources[0])
+    with caplog.at_level("INFO"):
+        drawer = PersonCrops(
+            [Source(replace(source, skeleton=nameless))], CropConfig(half_body_p=1.0), AugmentConfig(), SPEC, 0
+        )
+    assert drawer._config.half_body_p == 0.0
+    assert "no half bodies in training" in caplog.text
 
 
 def test_pipeline_and_view_fit_together(folder: Path) -> None:

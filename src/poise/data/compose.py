@@ -1,7 +1,7 @@
 """Training canvases with several people, composed of pictures that often show one.
 
 Three ways: one picture (`single`), four pictures in the quarters of the canvas (`mosaic`), people cut out with their
-surroundings and laid on a picture without people (`paste`). All three place pictures on a canvas with `place`, which
+surroundings and laid on another picture (`paste`). All three place pictures on a canvas with `place`, which
 keeps the truth honest: whoever is labelled is seen, and whoever is seen but not labelled lies in an ignore region.
 
 Letters: H W canvas. Frames: picture px of a source, canvas px.
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from poise.data import transforms
 from poise.data.config import AugmentConfig, Way
 from poise.data.crop_config import Range
+from poise.data.damage import add_noise, erase, hide_truth, mix
 from poise.data.material import Material
 from poise.data.samples import (
     Mask,
@@ -42,31 +43,44 @@ _PLACES_TRIED = 8
 
 
 def compose(material: Material, config: AugmentConfig, size: Size, rng: np.random.Generator) -> Sample:
-    """One training canvas of that (height, width), by a way drawn from ``config``, with changed colours.
+    """One training canvas of that (height, width), by a way drawn from ``config``, with changed pixels.
 
     Raises:
         ValueError: no source takes part in a way that ``config`` asks for.
     """
+    sample = _canvas(material, config, size, rng)
+    if config.mixup_p and rng.random() < config.mixup_p:
+        sample = mix(sample, _canvas(material, config, size, rng), rng.uniform(*config.mixup_share))
+    image, truth = recolour(sample.image, config, rng), sample.truth
+    if config.erase_p and rng.random() < config.erase_p:
+        image, covered = erase(image, config.erase_patches, config.erase_size, rng)
+        truth = hide_truth(truth, covered, config.min_visible)
+    return Sample(image, _ignore_small(truth, config.min_size))
+
+
+def _canvas(material: Material, config: AugmentConfig, size: Size, rng: np.random.Generator) -> Sample:
     ways: dict[Way, float] = {"single": config.single, "mosaic": config.mosaic, "paste": config.paste}
     shares = np.cumsum([share if material.offers(way) else 0.0 for way, share in ways.items()])
     if shares[-1] <= 0:
         raise ValueError("no source takes part in any of the ways that augment asks for; see ways of the sources")
     way = list(ways)[int(np.searchsorted(shares, rng.random() * shares[-1], side="right"))]
-    sample = {"single": single, "mosaic": mosaic, "paste": paste}[way](material, config, size, rng)
-    return Sample(recolour(sample.image, config, rng), _ignore_small(sample.truth, config.min_size))
+    return {"single": single, "mosaic": mosaic, "paste": paste}[way](material, config, size, rng)
 
 
 def single(material: Material, config: AugmentConfig, size: Size, rng: np.random.Generator) -> Sample:
     """One picture, scaled relative to the fitting scale; if it exceeds the canvas, the part around a random person."""
-    piece = material.picture("single", config.negative_p, rng)
+    return _fitted(material, material.picture("single", config.negative_p, rng), config, size, rng)
+
+
+def _fitted(material: Material, piece: Sample, config: AugmentConfig, size: Size, rng: np.random.Generator) -> Sample:
     fitting = min(size[0] / piece.size[0], size[1] / piece.size[1])
     factor = min(fitting * _log_uniform(config.single_scale, rng), max(config.max_upscale, fitting))
     mirrored, degrees = _turn(config, rng)
     focus = _centre(_somebody(piece, rng))
     seen = (piece.size[1] - 1 - focus[0], focus[1]) if mirrored else focus
     target = (
-        _slide((seen[0] + 0.5) * factor, piece.size[1] * factor, size[1], rng) - 0.5,
-        _slide((seen[1] + 0.5) * factor, piece.size[0] * factor, size[0], rng) - 0.5,
+        _slide((seen[0] + 0.5) * factor, piece.size[1] * factor, size[1], rng, config.translation) - 0.5,
+        _slide((seen[1] + 0.5) * factor, piece.size[0] * factor, size[0], rng, config.translation) - 0.5,
     )
     matrix = transforms.similarity(focus, target, factor, degrees, mirrored)
     return place(
@@ -87,8 +101,11 @@ def mosaic(material: Material, config: AugmentConfig, size: Size, rng: np.random
 
 
 def paste(material: Material, config: AugmentConfig, size: Size, rng: np.random.Generator) -> Sample:
-    """People with some surroundings on a picture without people, overlapping little."""
-    canvas = _ground(material, size, rng)
+    """People with some surroundings, overlapping little, on a picture without people if there are such pictures."""
+    if material.has_negatives:
+        canvas = _ground(material, size, rng)
+    else:
+        canvas = _fitted(material, material.people("paste", rng), config, size, rng)
     for _ in range(int(rng.integers(config.pasted[0], config.pasted[1] + 1))):
         piece, person = _cut_out(material.people("paste", rng), config, rng)
         wanted = _log_uniform(config.person_size, rng) * max(size)
@@ -144,7 +161,7 @@ def place(
 
 
 def recolour(image: ImageArray, config: AugmentConfig, rng: np.random.Generator) -> ImageArray:
-    """Random brightness, contrast, saturation and hue, sometimes grey, sometimes blurred."""
+    """Random brightness, contrast, saturation and hue, sometimes grey, sometimes blurred, sometimes noisy."""
     saturation = 1 + config.saturation * rng.uniform(-1, 1)
     brightness = 1 + config.brightness * rng.uniform(-1, 1)
     contrast = 1 + config.contrast * rng.uniform(-1, 1)
@@ -154,7 +171,10 @@ def recolour(image: ImageArray, config: AugmentConfig, rng: np.random.Generator)
     sigma = rng.uniform(*config.blur_sigma) if rng.random() < config.blur_p else 0.0
     mean = float(np.mean(cv2.mean(image)[:3])) * brightness
     image = transforms.recolour(image, transforms.colour_matrix(brightness, contrast, saturation, hue, mean))
-    return transforms.blur(image, sigma) if sigma else image
+    image = transforms.blur(image, sigma) if sigma else image
+    if config.noise_p and rng.random() < config.noise_p:
+        image = add_noise(image, rng.uniform(*config.noise_sigma), rng)
+    return image
 
 
 def _log_uniform(limits: Range, rng: np.random.Generator) -> float:
@@ -168,15 +188,21 @@ def _turn(config: AugmentConfig, rng: np.random.Generator) -> tuple[bool, float]
     return mirrored, float(rng.uniform(-config.rotation, config.rotation)) if turned else 0.0
 
 
-def _slide(focus: float, extent: float, room: float, rng: np.random.Generator) -> float:
+def _slide(focus: float, extent: float, room: float, rng: np.random.Generator, freedom: float = 1.0) -> float:
     """Where ``focus`` comes to lie when an ``extent`` (it begins at 0) is put at random into ``room``.
 
-    An extent that fits lies inside; one that does not fills the room, and ``focus`` stays visible.
+    An extent that fits lies inside; one that does not fills the room, and ``focus`` stays visible. ``freedom`` is the
+    part of the possible places, around the middle one, that are drawn from.
     """
     if extent <= room:
-        return float(focus + rng.uniform(0, room - extent))
-    low, high = max(room - extent, -focus), min(0.0, room - focus)
-    return float(focus + rng.uniform(min(low, high), high))
+        low, high = 0.0, room - extent
+    else:
+        low, high = max(room - extent, -focus), min(0.0, room - focus)
+        low = min(low, high)
+    place = rng.uniform(low, high)
+    if freedom < 1:
+        place = (low + high) / 2 + freedom * (place - (low + high) / 2)
+    return float(focus + place)
 
 
 def _sides(box: FloatArray) -> tuple[float, float]:

@@ -42,9 +42,11 @@ class AugmentConfig(Settings):
     single: float = Field(default=0.4, ge=0)
     mosaic: float = Field(default=0.3, ge=0)
     paste: float = Field(default=0.3, ge=0)
-    """Relative frequencies of the three ways."""
+    """Relative frequencies of the three ways. Without ``negatives``, people are pasted on pictures with people."""
     single_scale: Range = (0.7, 1.8)
     """Scale of a single picture, relative to the one at which it just fits the canvas."""
+    translation: float = Field(default=1.0, ge=0, le=1)
+    """How far a single picture strays from its middle place; 1: over all places, 0: not at all."""
     person_size: Range = (0.12, 0.95)
     """Longer side of a person's box in a mosaic or paste, relative to the canvas."""
     max_upscale: float = Field(default=3.0, ge=1)
@@ -80,18 +82,38 @@ class AugmentConfig(Settings):
     grey_p: float = Field(default=0.05, ge=0, le=1)
     blur_p: float = Field(default=0.1, ge=0, le=1)
     blur_sigma: Range = (0.4, 1.5)
+    noise_p: float = Field(default=0.0, ge=0, le=1)
+    noise_sigma: Range = (2.0, 20.0)
+    """Standard deviation of Gaussian noise, on the scale 0..255."""
+    erase_p: float = Field(default=0.0, ge=0, le=1)
+    """How often patches are painted over. Keypoints below count as occluded; a person of whom fewer than
+    ``min_visible`` are left becomes an ignore region."""
+    erase_patches: tuple[int, int] = (1, 6)
+    erase_size: Range = (0.04, 0.16)
+    """Sides of a patch, relative to the canvas."""
+    mixup_p: float = Field(default=0.0, ge=0, le=1)
+    """How often two canvases are laid on one another; the people of both stay labelled."""
+    mixup_share: Range = (0.4, 0.6)
+    """Share of the first of them."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.single + self.mosaic + self.paste <= 0:
             raise ValueError("one of single, mosaic and paste must be above 0")
-        for name in ("single_scale", "person_size", "split", "pasted", "paste_margin", "blur_sigma"):
+        for name in _RANGES:
             low, high = getattr(self, name)
             if not 0 < low <= high and not (name == "paste_margin" and 0 <= low <= high):
                 raise ValueError(f"{name} = ({low}, {high}) must be (low, high) with 0 < low <= high")
-        if self.split[1] >= 1:
-            raise ValueError(f"split = {self.split} must lie below 1")
+        for name in ("split", "mixup_share"):
+            if getattr(self, name)[1] >= 1:
+                raise ValueError(f"{name} = {getattr(self, name)} must lie below 1")
         return self
+
+
+_RANGES = (
+    "single_scale", "person_size", "split", "pasted", "paste_margin", "blur_sigma", "noise_sigma", "erase_patches",
+    "erase_size", "mixup_share",
+)  # fmt: skip
 
 
 class PaperConfig(Settings):
@@ -125,7 +147,7 @@ class DataConfig(Settings):
     anywhere and moves keypoints outside to the border of the crop. ``crop``: one person a picture, for models whose
     view is a crop."""
     augment: AugmentConfig = AugmentConfig()
-    """For the ``compose`` pipeline; its colours and blur also for ``crop``."""
+    """For the ``compose`` pipeline; its colours, blur and noise also for ``crop``."""
     crop: CropConfig = CropConfig()
     """For the ``crop`` pipeline."""
     paper: PaperConfig = PaperConfig()

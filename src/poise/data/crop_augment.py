@@ -19,8 +19,10 @@ from poise.data.compose import recolour
 from poise.data.config import AugmentConfig
 from poise.data.crop_config import CropConfig
 from poise.data.crops import Frame, Vector, box_frame, crop_size, frame_matrix
+from poise.data.damage import erase
 from poise.data.samples import Mask
 from poise.geometry import affine
+from poise.skeletons import lower_body
 from poise.types import Affine, FloatArray, ImageArray, ViewSpec
 
 Pair = tuple[float, float]
@@ -141,31 +143,27 @@ def look_around(image: ImageArray, config: CropConfig, augment: AugmentConfig, r
     if config.recolour_p and rng.random() < config.recolour_p:
         image = recolour(image, augment, rng)
     if config.erase_p and rng.random() < config.erase_p:
-        image = erase(image, config.erase_patches, config.erase_size, rng)
+        image, _ = erase(image, config.erase_patches, config.erase_size, rng)
     return image
 
 
-def erase(
-    image: ImageArray, patches: tuple[int, int], size: tuple[float, float], rng: np.random.Generator
-) -> ImageArray:
-    """A copy with rectangles painted over, each in a random colour; ``size`` is relative to the picture's sides."""
-    image = image.copy()
-    height, width = image.shape[:2]
-    for _ in range(int(rng.integers(patches[0], patches[1] + 1))):
-        patch_h, patch_w = (max(1, round(side * rng.uniform(*size))) for side in (height, width))
-        top, left = (int(rng.integers(1 - part // 2, side)) for part, side in ((patch_h, height), (patch_w, width)))
-        colour = rng.integers(0, 256, 3)
-        image[max(0, top) : top + patch_h, max(0, left) : left + patch_w] = colour
-    return image
+def upper_mask(names: Sequence[str] | None, keypoints: Sequence[str]) -> Mask:
+    """(K,) which of the skeleton's keypoints belong to the upper half of the body.
 
+    Args:
+        names: of the keypoints that do; None: all but those that `poise.skeletons.lower_body` finds.
+        keypoints: of the skeleton.
 
-def upper_mask(names: Sequence[str], keypoints: Sequence[str]) -> Mask:
-    """(K,) which of the skeleton's keypoints are named; ``ValueError`` names one that the skeleton has not."""
+    Raises:
+        ValueError: a name is none of the skeleton's.
+    """
+    if names is None:
+        return ~np.isin(np.arange(len(keypoints)), lower_body(keypoints))
     unknown = [name for name in names if name not in keypoints]
     if unknown:
         raise ValueError(
             f"crop.upper names {unknown[0]!r}, which is no keypoint of the skeleton: {', '.join(keypoints)}; "
-            "name some of these, or set crop.half_body_p to 0"
+            "name some of these, or set crop.upper to null (names decide) or crop.half_body_p to 0"
         )
     mask: Mask = np.isin(list(keypoints), list(names))
     return mask

@@ -35,8 +35,9 @@ class CropConfig(Settings):
     """How often only the upper or the lower half of the body is looked at."""
     half_body_keypoints: int = Field(default=8, ge=1)
     """Only of people with at least so many labelled keypoints."""
-    upper: tuple[str, ...] = COCO17.keypoints[:11]
-    """Names of the keypoints that make the upper half; the others make the lower half."""
+    upper: tuple[str, ...] | None = None
+    """Names of the keypoints that make the upper half; the others make the lower half. None: by their names, hips and
+    what is below make the lower half (`poise.skeletons.lower_body`)."""
     upper_p: float = Field(default=0.6, ge=0, le=1)
     """How often the upper half is preferred, where there are keypoints enough for both."""
     upper_keypoints: int = Field(default=4, ge=1)

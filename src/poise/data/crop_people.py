@@ -5,6 +5,7 @@ Letters: N people, K keypoints.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,6 +24,8 @@ from poise.data.records import Record
 from poise.data.samples import Sample, Truth, map_truth, record_image
 from poise.geometry import affine
 from poise.types import FloatArray, ImageArray, ViewSpec
+
+logger = logging.getLogger(__name__)
 
 _ORDER_STREAM, _SOURCE_STREAM = 3, 4
 
@@ -82,8 +85,13 @@ class PersonCrops:
         self._size = crop_size(spec)
         skeleton = sources[0].dataset.skeleton
         self._flip_index = skeleton.flip_index
-        names = config.upper if config.half_body_p else ()
-        self._upper = upper_mask(names, skeleton.keypoints)
+        self._upper = upper_mask(config.upper if config.half_body_p else (), skeleton.keypoints)
+        if config.half_body_p and (self._upper.all() or not self._upper.any()):
+            logger.info(
+                "no half bodies in training: the names of the keypoints tell no upper from a lower half; "
+                "data.crop.upper can name the upper one"
+            )
+            self._config = config.model_copy(update={"half_body_p": 0.0})
         self._torso = torso_masks(*config.torso, skeleton.keypoints) if config.upright_p else None
         groups = [people(source.dataset.records, config) for source in sources]
         for source, group in zip(sources, groups, strict=True):

@@ -121,6 +121,11 @@ class Material:
         chosen = self._peopled[index][rng.integers(len(self._peopled[index]))]
         return self.sample(self._sources[index].dataset[int(chosen)])
 
+    @property
+    def has_negatives(self) -> bool:
+        """Whether there are pictures without people."""
+        return bool(self._negatives)
+
     def negative(self, rng: np.random.Generator) -> ImageArray | None:
         """A picture without people, if there is one."""
         if not self._negatives:
