@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
+from poise.heatmaps import Heatmaps
 from poise.settings import Settings, nearest
 from poise.skeletons import COCO17, Skeleton
 
@@ -189,6 +190,7 @@ class Poses:
             None if nobody is followed.
         frame: number of the frame in its video, counted from 0; None for a picture.
         time: seconds since the start of the video; None for a picture.
+        heatmaps: what the network saw of the N people, if it was asked for it; None: not known.
     """
 
     keypoints: FloatArray
@@ -202,6 +204,7 @@ class Poses:
     ids: IntArray | None = None
     frame: int | None = None
     time: float | None = None
+    heatmaps: Heatmaps | None = None
 
     def __post_init__(self) -> None:
         """Cast to float32 and int64 and check; ``ValueError`` names the field."""
@@ -218,6 +221,8 @@ class Poses:
             if values.shape != shape:
                 raise ValueError(f"Poses.{name} must have shape {shape}, not {values.shape}")
             object.__setattr__(self, name, values)
+        if self.heatmaps is not None and self.heatmaps.maps.shape[:2] != (n, k):
+            raise ValueError(f"Poses.heatmaps are of {self.heatmaps.maps.shape[:2]} people and keypoints, not {(n, k)}")
         for name, low, high in (("visibility", 0, 2), ("ids", -1, np.iinfo(np.int64).max)):
             values = getattr(self, name)
             if values is not None and values.size and not (values.min() >= low and values.max() <= high):
@@ -239,6 +244,7 @@ class Poses:
             scores=self.scores[index],
             visibility=None if self.visibility is None else self.visibility[index],
             ids=None if self.ids is None else self.ids[index],
+            heatmaps=None if self.heatmaps is None else self.heatmaps[index],
         )
 
     def __iter__(self) -> Iterator[Poses]:
@@ -262,7 +268,7 @@ class Poses:
     def concatenate(parts: Sequence[Poses]) -> Poses:
         """All poses of several `Poses` of one skeleton (at least one part); the rest is taken from the first.
 
-        Visibility and ids are kept if all parts have them.
+        Visibility, ids and heatmaps are kept if all parts have them.
         """
         if not parts:
             raise ValueError("Poses.concatenate needs at least one part")
@@ -277,6 +283,7 @@ class Poses:
             scores=np.concatenate([p.scores for p in parts]),
             visibility=_joined([p.visibility for p in parts]),
             ids=_joined([p.ids for p in parts]),
+            heatmaps=Heatmaps.joined([p.heatmaps for p in parts]),
         )
 
     def filter(self, min_score: float = 0.0, *, min_height: float = 0.0, ids: Collection[int] | None = None) -> Poses:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,8 +74,11 @@ def test_show(tiny, tmp_path):
     result = poise("show", tiny / "tiny.json", "--images", tiny / "pictures", "-o", tmp_path / "out", "--count", 2)
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [str(tmp_path / "out" / name) for name in ("00000_0.jpg", "00001_1.jpg")]
-    every = poise("show", tiny / "tiny.json", "--images", tiny / "pictures", "-o", tmp_path / "all", "--count", 0)
-    assert len(every.stdout.splitlines()) == 5
+    more = ("-o", tmp_path / "all", "--json", "--count", 0)
+    every = poise("show", tiny / "tiny.json", "--images", tiny / "pictures", *more)
+    drawn = json.loads(every.stdout)["drawn"]
+    assert len(drawn) == 5
+    assert all(Path(file).is_file() for file in drawn)
 
 
 def test_show_what_a_recipe_makes_of_it(tiny, tmp_path):
@@ -95,8 +99,12 @@ def test_convert_there_and_back(tiny, tmp_path):
     there = poise("convert", tiny / "tiny.json", tmp_path / "yolo", "--to", "yolo", "--images", tiny / "pictures")
     assert (there.exit_code, there.stderr) == (0, "")
     assert there.stdout.startswith(f"{tmp_path / 'yolo' / 'data.yaml'}: 5 pictures, 4 people, skeleton coco17")
-    back = poise("convert", tmp_path / "yolo", tmp_path / "back.json", "--to", "coco")
+    back = poise("convert", tmp_path / "yolo", tmp_path / "back.json", "--to", "coco", "--json")
     assert back.exit_code == 0
+    assert json.loads(back.stdout) == {
+        "path": str(tmp_path / "back.json"), "images": str(tmp_path / "yolo/images/train"), "pictures": 5, "people": 4,
+        "skeleton": "coco17",
+    }  # fmt: skip
     first = read_dataset(tiny / "tiny.json", tiny / "pictures")
     last = read_dataset(tmp_path / "back.json", tmp_path / "yolo/images/train")
     for before, after in zip(first, last, strict=True):

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from console import told
 from dots import DOTS, DotModel, dot_picture, keypoints_of, random_people
 from poise.cli.main import app
 from poise.data.coco import read_coco
@@ -182,7 +183,7 @@ def test_mistakes_are_one_line(annotated, tmp_path):
         result = poise(*arguments)
         assert (result.exit_code, result.stdout) == (1, "")
         assert words in result.stderr
-        assert len(result.stderr.splitlines()) == 1
+        assert len(told(result).splitlines()) == 1
     assert poise("--images", folder).exit_code == 2
 
 

@@ -72,10 +72,10 @@ def folder(tmp_path_factory):
 
 
 def original_or_dots(original):
-    def load(name="default", *, device="auto", weights=None):
+    def load(name="default", *, device="auto", weights=None, **how):
         if name == "default" and weights is None:
             return Predictor(DotModel(long_side=64), "cpu")
-        return original(name, device=device, weights=weights)
+        return original(name, device=device, weights=weights, **how)
 
     return load
 

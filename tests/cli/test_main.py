@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer.main
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -127,6 +128,13 @@ def test_models():
     assert all(f"\n  {name}" in text for name in (*shipped(), *PRESETS))
 
 
+def test_every_verb_prints_json_if_asked():
+    root = typer.main.get_command(app)
+    verbs = {**root.commands, **root.commands["data"].commands}
+    del verbs["data"]
+    assert [name for name, verb in verbs.items() if not any("--json" in o.opts for o in verb.params)] == []
+
+
 def test_convert_names_its_output_once(tmp_path):
     for output in ((), ("a.safetensors", "-o", "b.safetensors")):
         result = invoke("convert", tmp_path / "x.pth", *output, "--from", "directpose")
@@ -147,3 +155,5 @@ def test_convert(tmp_path, monkeypatch, option):
     result = invoke("convert", "x.pth", *output, "--from", "directpose-gluoncv")
     assert (result.exit_code, result.stdout) == (0, "out.safetensors\n")
     assert asked == [(Path("x.pth"), "directpose-gluoncv", Path("out.safetensors"))]
+    told = invoke("convert", "x.pth", *output, "--from", "directpose-gluoncv", "--json").stdout
+    assert json.loads(told) == {"model": "out.safetensors"}

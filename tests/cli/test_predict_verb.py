@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from console import RUNNING, told
 from dots import DOTS, DotModel, dot_picture, keypoints_of, random_people
 from poise.cli.main import app
 from poise.cli.options import parse_scales
@@ -23,8 +24,8 @@ def dots_instead_of_people(monkeypatch, tmp_path):
     """Every model is the one that finds dots; the working folder is empty."""
     asked = []
 
-    def load(name="default", *, device="auto", weights=None):
-        asked.append((name, device, weights))
+    def load(name="default", *, device="auto", weights=None, **how):
+        asked.append((name, device, weights, how) if any(how.values()) else (name, device, weights))
         return Predictor(DotModel(), "cpu")
 
     monkeypatch.setattr(predictor_room, "load", load)
@@ -52,7 +53,7 @@ def test_pictures_and_poses_are_written(tmp_path):
         "pair.png: 2 people -> poise-out/pair.png",
         "one.webp: 1 person -> poise-out/one.jpg",
     ]
-    assert result.stderr == ""
+    assert told(result) == ""
     document = json.loads((tmp_path / "poise-out/poses.json").read_text())
     assert document["images"] == [
         {"id": 1, "file_name": "pair.png", "width": 120, "height": 90, "drawn": "pair.png"},
@@ -68,6 +69,14 @@ def test_pictures_and_poses_are_written(tmp_path):
         assert drawn.shape == (90, 120, 3)
     before = read_image(tmp_path / "pair.png").astype(int)
     assert np.abs(read_image(tmp_path / "poise-out/pair.png") - before).max() > 100
+
+
+def test_where_the_model_runs_is_told_and_nothing_else_is_taken(dots_instead_of_people, tmp_path):
+    save(tmp_path / "a.png")
+    assert poise("a.png").stderr.startswith(RUNNING + "the CPU (")
+    assert poise("a.png", "--json").stderr.startswith(RUNNING + "the CPU (")
+    poise("a.png", "--half", "--compile", "--device", "mps")
+    assert dots_instead_of_people[-1] == ("default", "mps", None, {"half": True, "compile": True})
 
 
 def test_json_prints_and_writes_nothing(tmp_path):
@@ -105,7 +114,7 @@ def test_bad_pictures_are_listed_at_the_end_and_the_others_done(tmp_path):
     result = poise("good.png", "nowhere.jpg", "text.jpg", "cut.jpg", "empty", "no*thing", "last.png")
     assert result.exit_code == 1
     assert [line.split(":")[0] for line in result.stdout.splitlines()] == ["good.png", "last.png"]
-    complaints = result.stderr.splitlines()
+    complaints = told(result).splitlines()
     assert len(complaints) == 5
     assert all(line.startswith("poise: ") for line in complaints)
     for word in (
@@ -123,7 +132,7 @@ def test_nothing_to_do_does_not_load_a_model(dots_instead_of_people, tmp_path):
     result = poise("nowhere.jpg")
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert result.stderr == "poise: nowhere.jpg does not exist\n"
+    assert told(result) == "poise: nowhere.jpg does not exist\n"
     assert dots_instead_of_people == []
     assert list(tmp_path.iterdir()) == []
 
@@ -132,7 +141,7 @@ def test_only_unreadable_pictures(tmp_path):
     (tmp_path / "text.jpg").write_text("this is no picture")
     result = poise("text.jpg")
     assert result.exit_code == 1
-    assert result.stderr == "poise: text.jpg is not a picture in a known format\n"
+    assert told(result) == "poise: text.jpg is not a picture in a known format\n"
 
 
 def test_sources_are_never_overwritten(tmp_path):
@@ -213,12 +222,12 @@ def test_mistakes_are_one_line(tmp_path):
     save(tmp_path / "a.png")
     result = poise("a.png", "--scales", "7")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith("poise: scale 7: long_side = 7")
-    assert len(result.stderr.splitlines()) == 1
+    assert told(result).startswith("poise: scale 7: long_side = 7")
+    assert len(told(result).splitlines()) == 1
     (tmp_path / "file").write_text("")
     blocked = poise("a.png", "--out", "file")
     assert blocked.exit_code == 1
-    assert len(blocked.stderr.splitlines()) == 1
+    assert len(told(blocked).splitlines()) == 1
 
 
 def test_bugs_are_one_line_too_unless_debugging(tmp_path, monkeypatch):
@@ -229,8 +238,8 @@ def test_bugs_are_one_line_too_unless_debugging(tmp_path, monkeypatch):
     save(tmp_path / "a.png")
     result = poise("a.png")
     assert result.exit_code == 1
-    assert result.stderr.startswith("poise: internal error")
-    assert len(result.stderr.splitlines()) == 1
+    assert told(result).startswith("poise: internal error")
+    assert len(told(result).splitlines()) == 1
     monkeypatch.setenv("POISE_DEBUG", "1")
     assert isinstance(poise("a.png").exception, KeyError)
 
@@ -244,7 +253,7 @@ def test_out_of_memory_says_what_to_do(tmp_path, monkeypatch, error):
     save(tmp_path / "a.png")
     result = poise("a.png")
     assert result.exit_code == 1
-    assert result.stderr == "poise: out of memory; try a smaller --batch, or smaller --scales\n"
+    assert told(result) == "poise: out of memory; try a smaller --batch, or smaller --scales\n"
 
 
 def test_ctrl_c_keeps_what_is_done(tmp_path, monkeypatch):
@@ -262,7 +271,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path, monkeypatch):
     monkeypatch.setattr(DotModel, "detect", interrupted)
     result = poise("pictures")
     assert result.exit_code == 130
-    assert result.stderr == "poise: interrupted\n"
+    assert told(result) == "poise: interrupted\n"
     document = json.loads((tmp_path / "poise-out/poses.json").read_text())
     assert [i["drawn"] for i in document["images"]] == ["0.png", "1.png"]
 

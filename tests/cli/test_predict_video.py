@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from clips import dots_at, moving_dots, sound_of, write_clip
+from console import told
 from dots import DotModel, keypoints_of
 from poise import results
 from poise.cli import video_options
@@ -49,7 +50,7 @@ def test_a_video_is_drawn_and_its_poses_are_kept(clip, tmp_path):
     result = poise("clip.mov", "--track")
     assert result.exit_code == 0, result.output
     assert result.stdout == "clip.mov: 16 frames, 2 people at once, 2 people followed -> poise-out/clip.mp4\n"
-    assert result.stderr == ""
+    assert told(result) == ""
     info, frames = read(tmp_path / "poise-out/clip.mp4")
     assert (info.rate, len(frames), info.has_audio) == (10, 16, True)
     assert frames[0].image.shape == moving_dots(1)[0].shape
@@ -107,7 +108,7 @@ def test_a_damaged_video_does_not_stop_the_others(clip, tmp_path):
     result = poise("text.mp4", "clip.mov", "nowhere.mp4")
     assert result.exit_code == 1
     assert len(result.stdout.splitlines()) == 1
-    assert len(result.stderr.splitlines()) == 2
+    assert len(told(result).splitlines()) == 2
     assert "text.mp4 is not a readable video" in result.stderr
     assert sorted(p.name for p in (tmp_path / "poise-out").iterdir()) == ["clip.mp4", "poses.json"]
 
@@ -124,7 +125,7 @@ def test_an_error_leaves_no_half_video(clip, tmp_path, monkeypatch):
 
     monkeypatch.setattr(DotModel, "detect", fails)
     result = poise("clip.mov")
-    assert (result.exit_code, result.stderr[:21]) == (1, "poise: out of memory;")
+    assert (result.exit_code, told(result)[:21]) == (1, "poise: out of memory;")
     assert [p.name for p in (tmp_path / "poise-out").iterdir()] == ["poses.json"]
 
 
@@ -140,7 +141,7 @@ def test_ctrl_c_ends_the_video_where_it_is(clip, tmp_path, monkeypatch):
 
     monkeypatch.setattr(DotModel, "detect", interrupted)
     result = poise("clip.mov")
-    assert (result.exit_code, result.stderr) == (130, "poise: interrupted\n")
+    assert (result.exit_code, told(result)) == (130, "poise: interrupted\n")
     assert result.stdout == "clip.mov: 8 frames, 2 people at once -> poise-out/clip.mp4\n"
     assert len(read(tmp_path / "poise-out/clip.mp4")[1]) == 8
     assert len(json.loads((tmp_path / "poise-out/poses.json").read_text())["images"]) == 8
@@ -174,7 +175,7 @@ run()
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     command = [sys.executable, "-c", code, here]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=300)
-    assert (result.returncode, result.stderr) == (130, "poise: interrupted\n")
+    assert (result.returncode, told(result)) == (130, "poise: interrupted\n")
     frames = read(tmp_path / "poise-out/camera-0.mp4")[1]
     assert result.stdout.startswith(f"camera:0: {len(frames)} frames, 2 people at once -> ")
     count = len(json.loads((tmp_path / "poise-out/poses.json").read_text())["images"])

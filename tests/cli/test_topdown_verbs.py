@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from console import told
 from crops import ENDS, CropModel, box_of, ends_of, row_of_people, row_picture
 from dots import DotModel
 from poise.checkpoints import LoadedCheckpoint
@@ -70,7 +71,7 @@ def keypoints(document, number):
 def test_predict_finds_then_refines(flip):
     result = poise("predict", *(f"{i}.png" for i in range(4)), "--model", "crops", "--people", "dots", "--json", *flip)
     assert result.exit_code == 0, result.output
-    assert result.stderr == ""
+    assert told(result) == ""
     document = json.loads(result.stdout)
     for i, count in enumerate(COUNTS):
         points = keypoints(document, i + 1)
@@ -88,7 +89,7 @@ def test_predict_draws_and_says_who_finds_the_people(named_models):
         "0.png: 2 people -> poise-out/0.png",
         "1.png: no people found -> poise-out/1.png",
     ]
-    assert result.stderr == f"poise: people found by {DEFAULT}; --people or --boxes say otherwise\n"
+    assert told(result) == f"poise: people found by {DEFAULT}; --people or --boxes say otherwise\n"
     assert named_models == ["crops", "default"]
 
 
@@ -100,7 +101,7 @@ def test_predict_in_given_boxes(truth, tmp_path):
         "0.png: 2 people",
         "1.png: no people found",
     ]
-    assert result.stderr == f"poise: {truth} does not list the picture other.png\n"
+    assert told(result) == f"poise: {truth} does not list the picture other.png\n"
 
 
 def detections(truth, category=4):
@@ -207,7 +208,7 @@ def test_boxes_of_another_set(truth):
     truth.with_name("part.json").write_text(json.dumps(partly))
     result = evaluate(truth, "--boxes", "part.json")
     assert result.exit_code == 1
-    assert result.stderr == "poise: part.json does not list the picture with id 20\n"
+    assert told(result) == "poise: part.json does not list the picture with id 20\n"
 
 
 @pytest.mark.usefixtures("truth")

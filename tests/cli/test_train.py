@@ -70,9 +70,11 @@ def test_ctrl_c_says_how_to_go_on_and_resume_does(tmp_path: Path, data: Path, mo
     assert f"stopped after step 1 of 3 and saved; go on with: {resume}" in result.stderr
     assert read_header(tmp_path / "checkpoints" / "last.safetensors").metadata["step"] == 1
 
-    result = invoke("--resume", "--run", tmp_path)
+    result = invoke("--resume", "--run", tmp_path, "--json")
     assert result.exit_code == 0, result.output
     assert "step 2/3" in result.stderr
+    model = tmp_path / "checkpoints" / "last.safetensors"
+    assert json.loads(result.stdout) == {"run": str(tmp_path), "model": str(model)}
     assert "step 1/3" not in result.stderr
     assert read_header(tmp_path / "checkpoints" / "last.safetensors").metadata["step"] == 3
 

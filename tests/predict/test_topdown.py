@@ -234,6 +234,24 @@ def test_suppression_knows_whole_views_and_boxes_stay_those_of_the_people(networ
     np.testing.assert_allclose(seen[0].boxes[0], [*low, *high], atol=0.01)
 
 
+def test_heatmaps_lie_where_the_keypoints_are():
+    """The centre of mass of each map, taken to the picture, is the keypoint; also after filtering."""
+    people = row_of_people(3)
+    boxes = given([box_of(p) for p in people], [0.9, 0.7, 0.5])
+    predictor = TopDownPredictor(CropModel(), boxes, "cpu")
+    [found] = predictor.predict(named(row_picture(3)), min_score=0.4, heatmaps=True)
+    assert 0 < len(found) < 3
+    for pose in found:
+        for k in range(2):
+            weights = np.maximum(pose.heatmaps.maps[0, k].astype(float) - 10 / 255, 1e-9)
+            rows, columns = np.indices(weights.shape)
+            centre = np.array([(columns * weights).sum(), (rows * weights).sum()]) / weights.sum()
+            # pixels of this model's maps are means of 4 x 4: their centres lie 1.5 px of the input further
+            there = apply(pose.heatmaps.to_image[0], centre + 1.5 / 4)
+            np.testing.assert_allclose(there, pose.keypoints[0, k], atol=1e-2)
+    assert predictor.predict(named(row_picture(3)))[0].heatmaps is None
+
+
 @pytest.mark.parametrize("profile", ["official", "mmpose"])
 def test_labels_of_keypoints_are_read_back_as_these_keypoints(network, profile):
     """Crop, decoder and map back fit together: only the rounding to cells of 4 input px is lost."""

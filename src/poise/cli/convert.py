@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from poise.cli.options import Json
 
 
 def convert(
@@ -18,6 +21,7 @@ def convert(
     ],
     output: Annotated[Path | None, typer.Argument(help="The Poise checkpoint to write, usually *.safetensors.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The same as OUTPUT.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Turn a checkpoint of another code into a Poise checkpoint."""
     target = output or out
@@ -28,4 +32,5 @@ def convert(
 
     if source not in SOURCES:
         raise ValueError(f"--from {source!r} is not known{nearest(source, SOURCES)}")
-    typer.echo(convert_file(checkpoint, source, target))
+    written = convert_file(checkpoint, source, target)
+    typer.echo(json.dumps({"model": str(written)}) if as_json else written)

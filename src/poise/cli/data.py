@@ -85,6 +85,7 @@ def show(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="With --augment, change a setting: KEY=VALUE.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Draw the truth on the pictures: people, boxes, and regions that are ignored (crossed out).
 
@@ -106,6 +107,9 @@ def show(
             from poise.data.show import show_dataset
 
             written = show_dataset(dataset, out, count=count or None, seed=seed, show_boxes=boxes, progress=advance)
+    if as_json:
+        typer.echo(json.dumps({"drawn": [str(file) for file in written]}))
+        return
     for file in written:
         typer.echo(file)
 
@@ -119,11 +123,19 @@ def convert(
     skeleton: Skeleton = None,
     part: Annotated[str, typer.Option("--split", help="Part of a YOLO data set to write: train, val, test.")] = "train",
     link: Annotated[bool, typer.Option("--link", help="Link pictures instead of copying them (yolo).")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write a data set in another format."""
     from poise.data.convert import convert_dataset
 
     done = convert_dataset(path, out, to, images=images, kind=kind, skeleton=skeleton, split=part, link=link)
+    if as_json:
+        counts = {"pictures": len(done.dataset), "people": done.dataset.person_count}
+        skeleton_name = done.dataset.skeleton.name
+        typer.echo(
+            json.dumps({"path": str(done.path), "images": str(done.images), **counts, "skeleton": skeleton_name})
+        )
+        return
     typer.echo(f"{done.path}: {_counted(done.dataset)}, pictures in {done.images}")
 
 

@@ -30,8 +30,10 @@ from poise.cli.measuring import Contestant, Setting, Target, measure, measure_mp
 from poise.cli.options import (
     Batch,
     Boxes,
+    Compile,
     Device,
     Flip,
+    Half,
     Json,
     Models,
     People,
@@ -66,6 +68,8 @@ def evaluate(
     seed: Seed = 0,
     as_json: Json = False,
     device: Device = "auto",
+    half: Half = False,
+    compile: Compile = False,
     batch: Batch = None,
     scales: Scales = None,
     flip: Flip = False,
@@ -95,7 +99,7 @@ def evaluate(
     contestants = _contestants(compared, model, results)
     setting = Setting(
         weights, device, PeopleChoice(boxes, people, people_min_score, people_nms), batch, parse_scales(scales), flip,
-        truth_scores,
+        truth_scores, half, compile,
     )  # fmt: skip
     target = Target(annotations, images, chosen, skeleton, _limits(crowd_limits), head_boxes, pckh)
     _check(contestants, setting, target, out, report, details, bootstrap)

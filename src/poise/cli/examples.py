@@ -31,6 +31,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example("predict photos --save csv --save yolo", "also a table, and labels to train on"),
         Example("predict photo.jpg -m pose.safetensors --flip", "a model of your own, more exact and slower"),
         Example("predict photos --json --min-score 0.5", "poses as JSON on standard output"),
+        Example("predict clip.mp4 --device cuda --half", "on a GPU, in float16; an error if there is none"),
     ),
     "evaluate": (
         Example("evaluate --annotations val.json --images val", "the default model on a COCO set"),

@@ -39,6 +39,13 @@ class Setting:
     scales: list[int | tuple[int, int]] | None
     flip: bool
     truth_scores: bool
+    half: bool = False
+    compile: bool = False
+
+    def open(self, contestant: Contestant, category: int = 1) -> Predictor | TopDownPredictor:
+        """The contestant's predictor; ``category`` is that of people in detection results."""
+        how = {"half": self.half, "compile": self.compile}
+        return open_predictor(list(contestant.models), self.weights, self.device, self.people, category, **how)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +164,7 @@ def _mpii_poses(contestant: Contestant, dataset: PoseDataset, setting: Setting) 
         return found, None
     from poise.evaluate.dataset import predict_dataset
 
-    predictor = open_predictor(list(contestant.models), setting.weights, setting.device, setting.people, 1)
+    predictor = setting.open(contestant)
     options: dict[str, Any] = {"batch": setting.batch, "scales": setting.scales, "flip": setting.flip}
     with progress_bar(f"evaluating {contestant.name}") as advance:
         found = predict_dataset(predictor, dataset, progress=advance, **options)
@@ -219,7 +226,7 @@ def _poses(
     from poise.evaluate.coco import person_category
 
     category = person_category(ground.data) or 1
-    predictor = open_predictor(list(contestant.models), setting.weights, setting.device, setting.people, category)
+    predictor = setting.open(contestant, category)
     with progress_bar(f"evaluating {contestant.name}") as advance:
         found = _predicted(predictor, ground, target, setting, advance)
     return found, where_people_are(predictor), predictor.skeleton

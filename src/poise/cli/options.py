@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
+
+from poise.cli.errors import complain
 
 if TYPE_CHECKING:
     from poise.predict.predictor import Predictor
@@ -21,6 +23,11 @@ def complete_models(incomplete: str) -> list[str]:
     from poise.zoo import shipped
 
     return [name for name in ("default", *shipped()) if name.startswith(incomplete)]
+
+
+def complete_devices(incomplete: str) -> list[str]:
+    """Shell completion: kinds of devices."""
+    return [name for name in ("auto", "cpu", "cuda", "mps") if name.startswith(incomplete)]
 
 
 Models = Annotated[
@@ -51,7 +58,18 @@ PeopleNms = Annotated[
 Weights = Annotated[
     Path | None, typer.Option(help="With the name of a preset as --model: the safetensors file of its weights.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|cpu|cuda|mps",
+        autocompletion=complete_devices,
+        help="Where to run; cuda:1 is the second GPU, auto the first one if there is any, else the CPU.",
+    ),
+]
+Half = Annotated[bool, typer.Option("--half", help="Compute in float16, on a GPU.")]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Compile the network: a slow start, quicker afterwards; for long videos.")
+]
 Batch = Annotated[
     int | None,
     typer.Option(
@@ -114,17 +132,32 @@ def model_names(models: list[str] | None) -> list[str]:
 
 
 def open_predictor(
-    models: list[str], weights: Path | None, device: str, choice: PeopleChoice, category: int = 1
+    models: list[str],
+    weights: Path | None,
+    device: str,
+    choice: PeopleChoice,
+    category: int = 1,
+    *,
+    half: bool = False,
+    compile: bool = False,
 ) -> Predictor | TopDownPredictor:
-    """The predictor that ``--model``, ``--weights``, ``--device`` and the options about people name.
+    """The predictor that ``--model``, ``--weights``, ``--device`` ... name; says on stderr where it runs.
 
     ``category`` is that of people in detection results.
     """
+    predictor = _opened(models, weights, choice, category, {"device": device, "half": half, "compile": compile})
+    complain(f"running on {predictor.running}")
+    return predictor
+
+
+def _opened(
+    models: list[str], weights: Path | None, choice: PeopleChoice, category: int, how: dict[str, Any]
+) -> Predictor | TopDownPredictor:
     choice.check()
     if len(models) == 1 and not choice.given:
         from poise.predict import predictor
 
-        return predictor.load(models[0], device=device, weights=weights)
+        return predictor.load(models[0], weights=weights, **how)
     from poise.predict.boxes import read_boxes
     from poise.predict.people import PEOPLE_MIN_SCORE
     from poise.predict.pipeline import pipeline
@@ -132,10 +165,10 @@ def open_predictor(
     return pipeline(
         choice.people or "default" if choice.boxes is None else read_boxes(choice.boxes, category),
         models,
-        device=device,
         weights=weights,
         people_min_score=PEOPLE_MIN_SCORE if choice.min_score is None else choice.min_score,
         people_nms=choice.nms,
+        **how,
     )
 
 

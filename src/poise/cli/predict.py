@@ -16,8 +16,10 @@ from poise.cli.errors import complain
 from poise.cli.options import (
     Batch,
     Boxes,
+    Compile,
     Device,
     Flip,
+    Half,
     Models,
     People,
     PeopleChoice,
@@ -34,6 +36,7 @@ from poise.cli.video_options import (
     Anonymise,
     Every,
     From,
+    Heatmaps,
     Save,
     Smooth,
     StyleName,
@@ -87,11 +90,14 @@ def predict(
     tiles: Tiles = None,
     style: StyleName = "sides",
     show_boxes: Annotated[bool, typer.Option("--show-boxes", help="Draw boxes and scores, too.")] = False,
+    heatmaps: Heatmaps = False,
     anonymise: Anonymise = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the poses as JSON; files are then written only with --out.")
     ] = False,
     device: Device = "auto",
+    half: Half = False,
+    compile: Compile = False,
     batch: Batch = None,
     scales: Scales = None,
     flip: Flip = False,
@@ -117,15 +123,22 @@ def predict(
         smooth=smooth,
         part=parse_part(start, stop, every),
         save=tuple(save or ()),
-        look={"style": style, "show_boxes": show_boxes, "anonymise": parse_anonymise(anonymise)},
+        look={
+            "style": style,
+            "show_boxes": show_boxes,
+            "anonymise": parse_anonymise(anonymise),
+            "heatmaps": heatmaps,
+        },
         options={"batch": batch, "scales": parse_scales(scales), "flip": flip},
     )
     found, problems = _find(sources)
     if found:
         choice = PeopleChoice(boxes, people, people_min_score, people_nms)
-        predictor = open_predictor(model_names(model), weights, device, choice)
+        predictor = open_predictor(model_names(model), weights, device, choice, half=half, compile=compile)
         if not choice.given and (found_by := where_people_are(predictor)) is not None:
             complain(f"{found_by}; --people or --boxes say otherwise")
+        if heatmaps:
+            _use_heatmaps(predictor, wish.options)
         if tiles is not None:
             _use_tiles(predictor, tiles, wish.options)
         _run(found, problems, predictor, wish)
@@ -232,6 +245,13 @@ def _use_tiles(predictor: Predictor | TopDownPredictor, tiles: str, options: dic
         people.tiles = tiling
     else:
         raise ValueError("--tiles helps to find people; with --boxes they are known already")
+
+
+def _use_heatmaps(predictor: Predictor | TopDownPredictor, options: dict[str, Any]) -> None:
+    """Have the model keep what it sees."""
+    if not hasattr(predictor, "heatmaps"):
+        raise ValueError("--heatmaps draws what a top-down model saw; name one with --model")
+    options["heatmaps"] = True
 
 
 def _write(seen: Iterable[Seen], writer: PoseWriter, sources: list[Source], threshold: float, as_json: bool) -> None:

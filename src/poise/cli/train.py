@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poise.cli.errors import INTERRUPTED, complain
+from poise.cli.options import Json
 
 if TYPE_CHECKING:
     from poise.train.config import RunConfig
@@ -28,6 +30,7 @@ def train(
         Path | None, typer.Option(help="Folder that relative data paths start from [default: $POISE_DATA, ./data].")
     ] = None,
     device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
+    as_json: Json = False,
 ) -> None:
     """Train a model.
 
@@ -41,7 +44,7 @@ def train(
     config = _settings(recipe, folder, settings or [], resume)
     if data is not None:
         config = config.model_copy(update={"data_root": str(data)})
-    _train(config, folder, resume, device)
+    _train(config, folder, resume, device, as_json)
 
 
 def _folder(recipe: str | None, run: Path | None) -> Path:
@@ -68,13 +71,13 @@ def _settings(recipe: str | None, folder: Path, changes: list[str], resume: bool
     return (RunConfig.from_yaml(recipe) if is_file else named_recipe(recipe)).override(changes)
 
 
-def _train(config: RunConfig, path: Path, resume: bool, device: str) -> None:
+def _train(config: RunConfig, path: Path, resume: bool, device: str, as_json: bool) -> None:
     from poise.train.failures import explain
     from poise.train.run import RunFolder
 
     folder = RunFolder(path)
     try:
-        finished = _run(config, folder, resume, device)
+        finished = _run(config, folder, resume, device, as_json)
     except Exception as error:
         reason = explain(error, config)
         if reason is None or os.environ.get("POISE_DEBUG", "0") not in ("", "0"):
@@ -87,7 +90,7 @@ def _train(config: RunConfig, path: Path, resume: bool, device: str) -> None:
         raise typer.Exit(INTERRUPTED)
 
 
-def _run(config: RunConfig, folder: RunFolder, resume: bool, device: str) -> bool:
+def _run(config: RunConfig, folder: RunFolder, resume: bool, device: str, as_json: bool) -> bool:
     """Prepare, train and tell; True if the run is over, False if it was asked to stop."""
     from poise.train.finish import finish_run
     from poise.train.launch import prepare_run
@@ -115,7 +118,7 @@ def _run(config: RunConfig, folder: RunFolder, resume: bool, device: str) -> boo
         _say(f"nothing to do: {start} of {trainer.total} steps are done; raise train.steps to go on")
     for what, command in finish_run(config, trainer, folder, device).items():
         _say(f"{what + ':':9} {command}")
-    typer.echo(folder.result)
+    typer.echo(json.dumps({"run": str(folder.path), "model": str(folder.result)}) if as_json else folder.result)
     return True
 
 

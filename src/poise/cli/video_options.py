@@ -61,6 +61,9 @@ Anonymise = Annotated[
         help="Make faces unrecognisable, also those of people too unsure to be drawn.",
     ),
 ]
+Heatmaps = Annotated[
+    bool, typer.Option("--heatmaps", help="With a top-down model: also draw what it saw, coloured light.")
+]
 Save = Annotated[
     list[str] | None,
     typer.Option(

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from poise.draw.styles import Palette, keypoint_sides, person_colour
+from poise.geometry.affine import apply_to_boxes, compose, scaling, translation
 from poise.skeletons import Skeleton
-from poise.types import Affine, ImageArray
+from poise.types import Affine, ImageArray, Poses
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,20 +49,61 @@ def overlay_heatmaps(
         raise ValueError(f"heatmaps must have shape (K, h, w), not {maps.shape}")
     if skeleton is not None and len(skeleton) != len(maps):
         raise ValueError(f"{len(maps)} heatmaps do not go with the {len(skeleton)} keypoints of {skeleton.name!r}")
-    height, width = image.shape[:2]
     if to_image is None:
-        scale = np.array([width / maps.shape[2], height / maps.shape[1]])
-        to_image = np.column_stack([np.diag(scale), (scale - 1) / 2])
+        to_image = scaling(image.shape[1] / maps.shape[2], image.shape[0] / maps.shape[1])
     strongest = float(maps.max()) if peak is None else peak
-    values = np.clip(maps / strongest, 0, 1) if strongest > 0 else np.zeros_like(maps)
-    best = values.argmax(0)
-    weight = np.take_along_axis(values, best[None], 0)[0]
-    light = _colours(len(maps), skeleton)[best] * weight[..., None]
-    lifted = np.dstack([light, weight]).astype(np.float32)
-    lifted = np.asarray(cv2.warpAffine(lifted, np.asarray(to_image, np.float64), (width, height)))
+    light = np.zeros((*image.shape[:2], 4), np.float32)
+    _shine(light, maps / strongest if strongest > 0 else np.zeros_like(maps), to_image, _colours(len(maps), skeleton))
+    return _blended(image, light, opacity)
+
+
+def overlay_people(image: ImageArray, poses: Poses, *, opacity: float = 0.8, peak: float = 0.5) -> ImageArray:
+    """A copy of the picture with what the network saw of each person as coloured light on it.
+
+    Where maps of several people or keypoints overlap, the likeliest gives the colour.
+
+    Args:
+        image: (H, W, 3) RGB. It is not changed.
+        poses: with ``heatmaps`` (``predict(..., heatmaps=True)`` of a top-down predictor), or of nobody.
+        opacity: of the strongest places, 0..1.
+        peak: value from which on light is strongest; 1 is the peak of a label.
+
+    Raises:
+        ValueError: the poses have no heatmaps.
+    """
+    light = np.zeros((*image.shape[:2], 4), np.float32)
+    if len(poses):
+        if poses.heatmaps is None:
+            raise ValueError("these poses have no heatmaps; ask a top-down predictor for them: predict(heatmaps=True)")
+        colours = _colours(len(poses.skeleton), poses.skeleton)
+        for maps, to_image in zip(poses.heatmaps.maps, poses.heatmaps.to_image, strict=True):
+            _shine(light, np.nan_to_num(maps, nan=0.0) / peak, to_image, colours)
+    return _blended(image, light, opacity)
+
+
+def _shine(
+    light: npt.NDArray[np.float32], maps: npt.NDArray[np.float32], to_image: Affine, colours: npt.NDArray[np.float32]
+) -> None:
+    """Add maps (K, h, w) of 0..1 to the light (H, W, 4), colour times weight and weight, where they are stronger."""
+    values = np.clip(maps, 0, 1)
+    weight = values.max(0)
+    lifted = np.dstack([colours[values.argmax(0)] * weight[..., None], weight]).astype(np.float32)
+    height, width = weight.shape
+    box = apply_to_boxes(to_image, np.array([-1.0, -1.0, width, height]))
+    x1, y1 = np.maximum(np.floor(box[:2]), 0).astype(int)
+    x2, y2 = np.minimum(np.ceil(box[2:]) + 1, light.shape[1::-1]).astype(int)
+    if x1 >= x2 or y1 >= y2:
+        return
+    onto_part = compose(to_image, translation(-x1, -y1))
+    new = np.asarray(cv2.warpAffine(lifted, onto_part, (int(x2 - x1), int(y2 - y1))))
+    part = light[y1:y2, x1:x2]
+    np.copyto(part, new, where=new[..., 3:] > part[..., 3:])
+
+
+def _blended(image: ImageArray, light: npt.NDArray[np.float32], opacity: float) -> ImageArray:
+    """The picture, dimmed, under the light (H, W, 4)."""
     base = image.astype(np.float32) * (1 - 0.45 * opacity)
-    cover = opacity * lifted[..., 3:]
-    mixed = np.clip(base * (1 - cover) + opacity * lifted[..., :3], 0, 255)
+    mixed = np.clip(base * (1 - opacity * light[..., 3:]) + opacity * light[..., :3], 0, 255)
     return np.asarray(np.rint(mixed), np.uint8)
 
 

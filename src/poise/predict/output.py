@@ -14,7 +14,7 @@ from typing import IO, NamedTuple, Self
 
 from PIL import Image
 
-from poise.draw import draw_poses
+from poise.draw import draw_poses, overlay_people
 from poise.draw.faces import Anonymiser, Method, anonymise
 from poise.files import replacing
 from poise.predict.frames import Clip, Frame
@@ -43,12 +43,14 @@ class Look:
         show_boxes: draw boxes and scores.
         anonymise: make faces unrecognisable, how; None: do not.
         skeletons: draw the poses.
+        heatmaps: draw what the network saw, under the poses; these must have ``heatmaps``.
     """
 
     style: str = "sides"
     show_boxes: bool = False
     anonymise: Method | None = None
     skeletons: bool = True
+    heatmaps: bool = False
 
 
 class Written(NamedTuple):
@@ -154,9 +156,12 @@ class PoseWriter:
             everybody = poses.filter(LOW_SCORE * self._threshold)
             hide = self._hide
             image = hide(image, everybody) if hide else anonymise(image, everybody, method=look.anonymise)
+        kept = shown(poses, self._threshold)
+        if look.heatmaps:
+            image = overlay_people(image, kept)
         if not look.skeletons:
             return image
-        return draw_poses(image, shown(poses, self._threshold), style=look.style, show_boxes=look.show_boxes)
+        return draw_poses(image, kept, style=look.style, show_boxes=look.show_boxes)
 
     def _close_video(self) -> None:
         video, self._video, self._hide = self._video, None, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from poise.predict import loading
 from poise.predict.boxes import Boxes, read_boxes
@@ -23,6 +24,8 @@ def pipeline(
     people_min_score: float = PEOPLE_MIN_SCORE,
     people_nms: float | None = None,
     shift_heatmap: bool = False,
+    half: bool = False,
+    compile: bool = False,
 ) -> TopDownPredictor:
     """A predictor in two steps: where people are, then the pose of each of them from near.
 
@@ -37,6 +40,8 @@ def pipeline(
         people_nms: leave out whose box has a larger IoU with that of a better person; None: the single-stage model's
             own suppression is enough.
         shift_heatmap: as `TopDownPredictor`.
+        half: as `Predictor`, for both models.
+        compile: likewise.
 
     Returns:
         A predictor with ``predict`` and ``predict_iter``, as those of `poise.load`.
@@ -59,14 +64,16 @@ def pipeline(
             )
     source: Predictor | People
     if isinstance(people, str | Path):
-        source = _source(people, device, people_min_score, people_nms)
+        options = {"min_score": people_min_score, "nms": people_nms, "half": half, "compile": compile}
+        source = _source(people, device, **options)
     elif isinstance(people, Predictor):
         source = FoundPeople(people, min_score=people_min_score, nms=people_nms)
     else:
         source = people
     return TopDownPredictor(
-        [part.model for part in loaded], source, device, loaded[0].metadata, shift_heatmap=shift_heatmap
-    )
+        [part.model for part in loaded], source, device, loaded[0].metadata, shift_heatmap=shift_heatmap, half=half,
+        compile=compile,
+    )  # fmt: skip
 
 
 def find_people(
@@ -76,19 +83,21 @@ def find_people(
     min_score: float = PEOPLE_MIN_SCORE,
     nms: float | None = None,
     margin: tuple[float, float] = MARGIN,
+    half: bool = False,
+    compile: bool = False,
 ) -> FoundPeople:
-    """People found by a single-stage model, given by name or path; arguments and errors as `FoundPeople`."""
+    """People found by a single-stage model, by name or path; arguments and errors as `FoundPeople` and `Predictor`."""
     loaded = loading.load_model(model)
     if loaded.model.view.kind != "whole":
         raise ValueError(f"{str(model)!r} looks at one person at a time and cannot find people; name another model")
-    predictor = Predictor(loaded.model, device, loaded.metadata)
+    predictor = Predictor(loaded.model, device, loaded.metadata, half=half, compile=compile)
     return FoundPeople(predictor, _told(model), min_score=min_score, nms=nms, margin=margin)
 
 
-def _source(people: Name, device: str, min_score: float, nms: float | None) -> FoundPeople | Boxes:
+def _source(people: Name, device: str, **options: Any) -> FoundPeople | Boxes:
     if Path(people).suffix.lower() == ".json":
         return read_boxes(people)
-    return find_people(people, device=device, min_score=min_score, nms=nms)
+    return find_people(people, device=device, **options)
 
 
 def _told(model: Name) -> str:

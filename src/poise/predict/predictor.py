@@ -20,6 +20,7 @@ from poise.geometry.affine import invert
 from poise.models.base import PoseModel
 from poise.nn.fold import fold_batch_norm
 from poise.predict.batches import run_in_batches
+from poise.predict.devices import Running, compile_parts, running
 from poise.predict.mapping import mapped_back
 from poise.predict.sources import each_picture, source_name, to_image
 from poise.predict.tiles import Tiling, merged, parse_tiling, tiled_views, without_cut
@@ -48,23 +49,40 @@ class Predictor:
         model: an ``nn.Module`` with the interface of `PoseModel`.
         device: ``auto`` (a CUDA device if there is one, else the CPU), or a device as torch names it.
         metadata: of the checkpoint; ``min_score`` in it is the default threshold of `predict`.
+        half: compute in float16, on a GPU.
+        compile: compile the network with ``torch.compile``: a minute at the first picture, then quicker.
+
+    Attributes:
+        running: where and how the model really runs, as text or in parts.
 
     Raises:
-        ValueError: there is no such device, or the model looks at one person at a time.
+        ValueError: there is no such device, it has no half precision, nothing can be compiled on this machine, or the
+            model looks at one person at a time.
     """
 
     def __init__(
-        self, model: PoseModel, device: str | torch.device = "auto", metadata: Mapping[str, Any] | None = None
+        self,
+        model: PoseModel,
+        device: str | torch.device = "auto",
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        half: bool = False,
+        compile: bool = False,
     ) -> None:
         if model.view.kind != "whole":
             raise ValueError(
                 "this model looks at one person at a time and needs to be told where people are: "
                 "poise.pipeline, or --people or --boxes on the command line"
             )
-        self.device = find_device(device)
+        self.running = running(device, half=half, compiled=compile)
         self.metadata = dict(metadata or {})
         self.min_score = float(self.metadata.get("min_score", MIN_SCORE))
-        self.model = prepared(model, self.device)
+        self.model = prepared(model, self.running)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return self.running.device
 
     @property
     def skeleton(self) -> Skeleton:
@@ -147,7 +165,7 @@ class Predictor:
             views: at least one, of whatever pictures; they run as one batch.
         """
         images = collate(views, self.model.view.stride).images.to(self.device)
-        with torch.inference_mode():
+        with torch.inference_mode(), self.running.precision():
             found = self.model.detect(images, [view.size for view in views])
         mapped = (mapped_back(f, invert(v.to_input), v.image_size) for f, v in zip(found, views, strict=True))
         return [without_cut(poses, view) for poses, view in zip(mapped, views, strict=True)]
@@ -185,28 +203,12 @@ class Predictor:
         return batch
 
 
-def find_device(name: str | torch.device) -> torch.device:
-    """The device of that name; ``auto`` is a CUDA device if there is one, else the CPU.
-
-    Raises:
-        ValueError: torch knows no such device, or this machine has none.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {str(name)!r} cannot be used (auto, cpu, cuda, cuda:1 ...): {reason}") from None
-    return device
-
-
 _Model = TypeVar("_Model", bound=PoseModel)
 
 
-def prepared(model: _Model, device: torch.device) -> _Model:
+def prepared(model: _Model, how: Running | torch.device) -> _Model:
     """A copy for inference: eval mode, batch norms folded into convolutions, channels last, without gradients."""
+    how = how if isinstance(how, Running) else Running(how)
     module = cast(nn.Module, model)
     if any(isinstance(part, nn.BatchNorm2d) for part in module.modules()):
         side = 2 * model.view.stride
@@ -214,12 +216,19 @@ def prepared(model: _Model, device: torch.device) -> _Model:
         module = fold_batch_norm(module, example.to(next(module.parameters()).device))
     else:
         module = copy.deepcopy(module).eval()
-    module.requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+    module.requires_grad_(False).to(how.device).to(memory_format=torch.channels_last)
+    if how.compiled:
+        compile_parts(module)
     return cast(_Model, module)
 
 
 def load(
-    name_or_path: str | Path = "default", *, device: str = "auto", weights: str | Path | None = None
+    name_or_path: str | Path = "default",
+    *,
+    device: str = "auto",
+    weights: str | Path | None = None,
+    half: bool = False,
+    compile: bool = False,
 ) -> Predictor | TopDownPredictor:
     """A predictor by the name of a model that comes with Poise, or from a checkpoint.
 
@@ -230,6 +239,8 @@ def load(
             name of a preset.
         device: as `Predictor`.
         weights: a safetensors file whose tensors fit the preset; a Poise checkpoint also brings its skeleton.
+        half: as `Predictor`.
+        compile: as `Predictor`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -239,8 +250,9 @@ def load(
 
     loaded = load_model(name_or_path, weights)
     if loaded.model.view.kind == "whole":
-        return Predictor(loaded.model, device, loaded.metadata)
+        return Predictor(loaded.model, device, loaded.metadata, half=half, compile=compile)
     from poise.predict.pipeline import find_people
     from poise.predict.topdown import TopDownPredictor
 
-    return TopDownPredictor(loaded.model, find_people("default", device=device), device, loaded.metadata)
+    people = find_people("default", device=device, half=half, compile=compile)
+    return TopDownPredictor(loaded.model, people, device, loaded.metadata, half=half, compile=compile)

@@ -10,8 +10,9 @@ are ranked by these numbers here too; but what comes out is a keypoint's height 
 
 from __future__ import annotations
 
+import functools
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -21,12 +22,15 @@ from torch import Tensor
 
 from poise.data.crops import crop_view
 from poise.data.views import collate
-from poise.geometry.affine import apply, apply_to_boxes, invert
+from poise.geometry.affine import apply, apply_to_boxes, compose, invert, scaling
+from poise.geometry.heatmaps import PEAK
+from poise.heatmaps import Heatmaps
 from poise.models.base import PoseModel
 from poise.predict.batches import run_in_batches
 from poise.predict.boxes import Found, PersonBoxes
+from poise.predict.devices import running
 from poise.predict.people import FoundPeople, People
-from poise.predict.predictor import Predictor, Rescore, find_device, prepared
+from poise.predict.predictor import Predictor, Rescore, prepared
 from poise.predict.sources import each_picture
 from poise.skeletons import Skeleton
 from poise.types import FloatArray, ImageArray, Poses, View
@@ -75,9 +79,14 @@ class TopDownPredictor:
         device: as `Predictor`.
         metadata: of the model's checkpoint; ``min_score`` in it is the default threshold, else the people's.
         shift_heatmap: in a flip test, move the mirrored heatmaps one column right; the references do not (RSN spec 11).
+        half: as `Predictor`.
+        compile: as `Predictor`.
+
+    Attributes:
+        running: where and how the models really run, as text or in parts.
 
     Raises:
-        ValueError: a model looks at whole pictures, or models do not go together.
+        ValueError: a model looks at whole pictures, or models do not go together; or as `Predictor`.
     """
 
     def __init__(
@@ -88,15 +97,22 @@ class TopDownPredictor:
         metadata: Mapping[str, Any] | None = None,
         *,
         shift_heatmap: bool = False,
+        half: bool = False,
+        compile: bool = False,
     ) -> None:
         members = [_heatmap_model(m) for m in (models if isinstance(models, Sequence) else [models])]
         _require_alike(members)
-        self.device = find_device(device)
+        self.running = running(device, half=half, compiled=compile)
         self.people: People = FoundPeople(people) if isinstance(people, Predictor) else people
         self.metadata = dict(metadata or {})
         self.min_score = float(self.metadata.get("min_score", self.people.min_score))
-        self.models = [prepared(m, self.device) for m in members]
+        self.models = [prepared(m, self.running) for m in members]
         self._shift = shift_heatmap
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models run."""
+        return self.running.device
 
     @property
     def model(self) -> HeatmapModel:
@@ -116,6 +132,7 @@ class TopDownPredictor:
         batch: int | None = None,
         scales: Sequence[Scale] | None = None,
         flip: bool = False,
+        heatmaps: bool = False,
     ) -> list[Poses]:
         """The poses in one picture or several: one `Poses` a picture, in order, in pixels of the picture.
 
@@ -126,6 +143,7 @@ class TopDownPredictor:
             batch: crops that run together, whichever pictures they are from; None is 64 on a GPU and 16 on the CPU.
             scales: None: a crop has one size.
             flip: also look at each person mirrored, and average the heatmaps.
+            heatmaps: give the poses their ``heatmaps``, as keypoints were read from them.
 
         Returns:
             `Poses` whose ``boxes`` are those of the people; the best pose first; empty where nobody is.
@@ -134,7 +152,9 @@ class TopDownPredictor:
             FileNotFoundError: there is no such file.
             ValueError: something is not a picture, a picture's boxes are not known, or an argument is out of bounds.
         """
-        return list(self.predict_iter(images, min_score=min_score, batch=batch, scales=scales, flip=flip))
+        return list(
+            self.predict_iter(images, min_score=min_score, batch=batch, scales=scales, flip=flip, heatmaps=heatmaps)
+        )
 
     def predict_iter(
         self,
@@ -144,6 +164,7 @@ class TopDownPredictor:
         batch: int | None = None,
         scales: Sequence[Scale] | None = None,
         flip: bool = False,
+        heatmaps: bool = False,
         rescore: Rescore | None = None,
     ) -> Iterator[Poses]:
         """As `predict`, one after the other: any number of pictures in little memory.
@@ -154,6 +175,7 @@ class TopDownPredictor:
             batch: as `predict`.
             scales: as `predict`.
             flip: as `predict`.
+            heatmaps: as `predict`.
             rescore: gives the candidates of each picture other scores before they are suppressed.
         """
         if scales is not None:
@@ -164,18 +186,21 @@ class TopDownPredictor:
         if batch is not None and batch < 1:
             raise ValueError(f"batch {batch!r} must be at least 1")
         size = batch or (BATCH_CPU if self.device.type == "cpu" else BATCH_GPU)
-        return self._stream(self.people.find(each_picture(images)), size, flip, threshold, rescore)
+        run = functools.partial(self.predict_views, flip=flip, heatmaps=heatmaps)
+        return self._stream(self.people.find(each_picture(images)), size, run, threshold, rescore)
 
-    def predict_views(self, views: Sequence[View], *, flip: bool = False) -> list[Poses]:
+    def predict_views(self, views: Sequence[View], *, flip: bool = False, heatmaps: bool = False) -> list[Poses]:
         """The pose in each view, in image px; its box is what the view shows, its score is final.
 
         Args:
             views: crops, at least one, of whatever pictures; they run as one batch.
             flip: as `predict`.
+            heatmaps: as `predict`.
         """
         images = collate(views, self.model.view.stride).images.to(self.device)
-        with torch.inference_mode():
-            points, marks = self.model.decode_heatmaps(self.heatmaps(images, flip))
+        with torch.inference_mode(), self.running.precision():
+            maps = self.heatmaps(images, flip)
+            points, marks = self.model.decode_heatmaps(maps)
         scores = self.model.pose_scores(marks)
         offset = float(getattr(self.model.config, "score_offset", 0.0))
         found = []
@@ -184,7 +209,8 @@ class TopDownPredictor:
             box = np.array([[0, 0, width - 1, height - 1]], np.float32)
             one = slice(b, b + 1)
             poses = Poses(points[one], marks[one], box, scores[one], self.skeleton, view.size)
-            found.append(_in_picture(poses, view, offset))
+            seen = _seen(maps[b], view) if heatmaps else None
+            found.append(replace(_in_picture(poses, view, offset), heatmaps=seen))
         return found
 
     def heatmaps(self, images: Tensor, flip: bool = False) -> Tensor:
@@ -200,7 +226,12 @@ class TopDownPredictor:
         return total / len(self.models)
 
     def _stream(
-        self, found: Iterator[Found], batch: int, flip: bool, min_score: float, rescore: Rescore | None
+        self,
+        found: Iterator[Found],
+        batch: int,
+        run: Callable[[Sequence[View]], list[Poses]],
+        min_score: float,
+        rescore: Rescore | None,
     ) -> Iterator[Poses]:
         waiting: deque[_Picture] = deque()
 
@@ -208,9 +239,6 @@ class TopDownPredictor:
             for image, name, people in found:
                 waiting.append(_Picture(people.boxes, (image.shape[0], image.shape[1]), name))
                 yield self._crops(image, people)
-
-        def run(views: Sequence[View]) -> list[Poses]:
-            return self.predict_views(views, flip=flip)
 
         for number, parts in enumerate(run_in_batches(crops(), run, batch, self.model.view.stride)):
             picture = waiting.popleft()
@@ -259,6 +287,14 @@ def _in_picture(poses: Poses, view: View, offset: float) -> Poses:
         scores=poses.scores * view.box_score / (1 + offset),
         image_size=view.image_size,
     )
+
+
+def _seen(maps: Tensor, view: View) -> Heatmaps:
+    """Heatmaps (K, h, w) of a view, 0..255, for one person in the picture."""
+    height, width = maps.shape[-2:]
+    to_input = scaling(view.size[1] / width, view.size[0] / height, half_pixel=False)
+    to_image = compose(to_input, invert(view.to_input))
+    return Heatmaps(maps[None].float().cpu().numpy() / PEAK, to_image[None])
 
 
 def _heatmap_model(model: PoseModel) -> HeatmapModel:

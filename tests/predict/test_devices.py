@@ -1,0 +1,142 @@
+"""Where networks run: what is asked for or an error, and the user is told."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from crops import CropModel, row_picture
+from dots import DotModel, dot_picture, random_people
+from poise.models.rsn import RSN, RSNConfig
+from poise.predict.devices import Running, compile_parts, running
+from poise.predict.predictor import Predictor
+from poise.predict.topdown import TopDownPredictor
+from poise.types import ViewSpec
+
+CPU = torch.device("cpu")
+
+
+def test_auto_takes_a_gpu_if_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert running("auto") == Running(CPU)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert running("auto").device.type == "cuda"
+
+
+@pytest.mark.parametrize("name", ["toaster", "cuda:999", "meta", "cpu:x", ""])
+def test_what_is_not_there_is_an_error_and_nothing_else(name):
+    with pytest.raises(ValueError, match=f"^device '{name}' cannot be used .auto, cpu, cuda.*: .") as error:
+        running(name)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is an Apple GPU")
+def test_an_apple_gpu_that_is_not_there():
+    with pytest.raises(ValueError, match="device 'mps' cannot be used"):
+        running("mps")
+
+
+@pytest.mark.parametrize("name", ["cpu", "auto"])
+def test_half_precision_is_never_dropped_in_silence(monkeypatch, name):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="half precision is for GPUs, and this would run on the CPU"):
+        Predictor(DotModel(), name, half=True)
+
+
+def test_a_machine_that_cannot_compile_says_so_at_once(monkeypatch):
+    def compiler(function):
+        raise RuntimeError("InvalidCxxCompiler\nno working C++ compiler was found\n")
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    with pytest.raises(ValueError, match="cannot be compiled on this machine: no working C"):
+        Predictor(DotModel(), "cpu", compile=True)
+
+
+def test_what_users_are_told(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert str(Running(CPU)) == "the CPU (1 thread), float32"
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert str(Running(CPU, compiled=True)) == "the CPU (8 threads), float32, compiled"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GPU X")
+    assert str(Running(torch.device("cuda"), half=True)) == "cuda:0 (GPU X), float16"
+    assert str(Running(torch.device("cuda:1"))) == "cuda:1 (GPU X), float32"
+    assert str(Running(torch.device("mps"))) == "mps, float32"
+
+
+class Telling(nn.Module):
+    """Stands for a network with a convolution; knows the type that it computed in."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 1)
+
+    def seen(self, images):
+        self.kind = self.layer(images).dtype
+
+
+def test_half_precision_reaches_the_network_and_poses_stay_float32():
+    """On the CPU, where the same context works."""
+    telling = Telling()
+
+    class Model(DotModel):
+        def detect(self, images, sizes):
+            telling.seen(images)
+            return super().detect(images, sizes)
+
+    people = random_people(np.random.default_rng(1), (90, 120), 2)
+    picture = dot_picture((90, 120), people)
+    whole = Predictor(DotModel(), "cpu").predict(picture)[0]
+    predictor = Predictor(Model(), "cpu")
+    for half, kind in ((False, torch.float32), (True, torch.float16)):
+        predictor.running = Running(CPU, half=half)
+        [found] = predictor.predict(picture)
+        assert telling.kind == kind
+        np.testing.assert_allclose(found.keypoints, whole.keypoints, atol=0.5)
+
+
+def test_half_precision_of_crops():
+    class Model(CropModel):
+        kind = None
+
+        def heatmaps(self, images):
+            Model.kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+            return super().heatmaps(images)
+
+    predictor = TopDownPredictor(Model(), Predictor(DotModel(), "cpu"), "cpu")
+    predictor.predict(row_picture(1), min_score=0)
+    assert Model.kind == torch.float32
+    predictor.running = Running(CPU, half=True)
+    predictor.predict(row_picture(1), min_score=0)
+    assert Model.kind == torch.float16
+
+
+def test_the_parts_that_work_are_compiled():
+    """Backbone and neck whole, of a list every member, of a head the towers alone."""
+
+    class TinyHead(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tower = nn.Sequential(nn.Conv2d(3, 3, 1))
+            self.output = nn.Conv2d(3, 3, 1)
+
+    module = nn.Module()
+    module.backbone, module.stages, module.head = nn.Conv2d(3, 3, 1), nn.ModuleList([nn.ReLU(), nn.ReLU()]), TinyHead()
+    compile_parts(module)
+    parts = {name for name, part in module.named_modules() if part._compiled_call_impl is not None}
+    assert parts == {"backbone", "stages.0", "stages.1", "head.tower"}
+
+
+@pytest.mark.slow
+def test_a_compiled_network_finds_the_same():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        view = ViewSpec(kind="crop", size=(64, 64), half_pixel=False)
+        small = {"stem": 16, "planes": (16, 16, 32, 32), "unit_channels": 16, "branch_ratio": (32, 64)}
+        network = RSN(RSNConfig.parse({**small, "view": view.model_dump(), "kernels": (7, 7, 7, 5, 5)}))
+    people = Predictor(DotModel(), "cpu")
+    eager = TopDownPredictor(network, people, "cpu")
+    compiled = TopDownPredictor(network, people, "cpu", compile=True)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled.heatmaps(images), eager.heatmaps(images), atol=1e-2, rtol=1e-3)
+    assert str(compiled.running).endswith("compiled")
