@@ -8,9 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-import timm
-from timm.layers import BlurPool2d
 from torch import Tensor, nn
+
+from poise.nn.quick_import import load_timm
+
+load_timm()
+
+import timm  # noqa: E402
+from timm.layers import BlurPool2d  # noqa: E402
 
 PYRAMID_STRIDES = (8, 16, 32)
 """Strides of the feature maps C3, C4, C5."""
