@@ -227,7 +227,7 @@ def test_usage_errors(clip):
         assert result.exit_code == 2, arguments
         assert words in " ".join(result.stderr.replace("│", " ").split())
     wrong = poise("clip.mov", "--tiles", "few")
-    assert (wrong.exit_code, wrong.stderr.startswith("poise: tiles 'few': write columns")) == (1, True)
+    assert (wrong.exit_code, told(wrong).startswith("poise: tiles 'few': write columns")) == (1, True)
 
 
 def test_names_of_the_options_are_those_of_the_code():

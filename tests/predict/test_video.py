@@ -10,7 +10,7 @@ from clips import SIZE, moving_dots, sound_of, write_clip
 
 av = pytest.importorskip("av")
 
-from poise.predict.video import VideoError, VideoReader, VideoWriter  # noqa: E402
+from poise.predict.video import VideoError, VideoReader, VideoWriter, _FrameTimes  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -256,3 +256,20 @@ def test_phones_that_were_turned(tmp_path, monkeypatch, degrees):
     original = VideoReader._decoded
     monkeypatch.setattr(VideoReader, "_decoded", lambda self: map(Turned, original(self)))
     np.testing.assert_array_equal(read(path)[0].image, np.rot90(plain, degrees // 90))
+
+
+@pytest.mark.parametrize(
+    ("stamps", "times"),
+    [
+        ([5.0, 5.1, 5.3], [0.0, 0.1, 0.3]),
+        ([None, None, None], [0.0, 0.1, 0.2]),
+        ([None, 5.0, 5.1], [0.0, 0.1, 0.2]),  # the first frame of an RTSP stream
+        ([5.0, None, 5.2, 5.3], [0.0, 0.1, 0.2, 0.3]),
+        ([5.0, 5.1, 5.1, 5.2], [0.0, 0.1, 0.1001, 0.2]),
+        ([5.0, 5.1, 5.05, 5.2], [0.0, 0.1, 0.1001, 0.2]),
+        ([65.0, 65.1, 5.0, 5.1], [0.0, 0.1, 0.2, 0.3]),  # a camera that was restarted
+    ],
+)
+def test_times_grow_whatever_the_time_stamps_say(stamps, times):
+    clock = _FrameTimes(next((s for s in stamps if s is not None), 0.0), 0.1)
+    assert [clock.time(stamp) for stamp in stamps] == pytest.approx(times)

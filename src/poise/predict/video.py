@@ -27,6 +27,11 @@ VIDEO_SUFFIXES = frozenset(
 OUTPUT_SUFFIXES = frozenset({".mkv", ".mov", ".mp4"})
 _CLOCK = 90_000
 """Ticks a second of written videos."""
+_UNKNOWN_RATE = 25
+_NEW_CLOCK = 1.0
+"""A time stamp that is so many seconds earlier than the last one is of a clock that began anew."""
+_LEAST_STEP = 1e-4
+"""Seconds between frames with equal time stamps."""
 _MAX_DAMAGED = 200
 """So many damaged packets in a row end a video."""
 
@@ -135,19 +140,20 @@ class VideoReader:
         Raises:
             VideoError: nothing in the file can be decoded.
         """
-        origin = self._origin()
+        origin, rate = self._origin(), float(self.info.rate or _UNKNOWN_RATE)
         seeked = self.start > 1 and self._seek(origin)
+        clock = _FrameTimes(origin, 1 / rate)
         taken = 0
         decoded = 0
         for number, frame in enumerate(self._decoded()):
             decoded += 1
-            time = self._time(frame, number, origin)
+            time = clock.time(None if frame.time is None else float(frame.time))
             if self.stop is not None and time >= self.stop - 1e-6:
                 return
             if time < self.start - 1e-6:
                 continue
             if taken % self.every == 0:
-                place = round(time * float(self.info.rate or 25)) if seeked else number
+                place = round(time * rate) if seeked else number
                 yield VideoFrame(_upright(frame), place, time)
             taken += 1
         if decoded == 0:
@@ -183,11 +189,6 @@ class VideoReader:
             damaged = 0
             yield from frames
 
-    def _time(self, frame: Any, number: int, origin: float) -> float:
-        if frame.time is not None:
-            return float(frame.time) - origin
-        return number / float(self.info.rate or 25)
-
     def close(self) -> None:
         """Close the file."""
         self._container.close()
@@ -197,6 +198,32 @@ class VideoReader:
 
     def __exit__(self, *rest: object) -> None:
         self.close()
+
+
+class _FrameTimes:
+    """Times of frames that always grow: also where time stamps are missing, equal, or begin anew (network cameras).
+
+    Args:
+        origin: time stamp of the first frame, seconds.
+        step: seconds between frames without time stamps.
+    """
+
+    def __init__(self, origin: float, step: float) -> None:
+        self._origin, self._step = origin, step
+        self._last: float | None = None
+        self._guessed = False
+
+    def time(self, stamp: float | None) -> float:
+        """Seconds from the start of the video, of the next frame."""
+        last = self._last
+        following = 0.0 if last is None else last + self._step
+        time = following if stamp is None else stamp - self._origin
+        if stamp is not None and last is not None and time <= last - (0 if self._guessed else _NEW_CLOCK):
+            self._origin += time - following
+            time = following
+        self._guessed = stamp is None
+        self._last = time if last is None else max(time, last + _LEAST_STEP)
+        return self._last
 
 
 def _upright(frame: Any) -> ImageArray:
