@@ -25,7 +25,7 @@ WIDTH = 120
 
 
 def ablation(
-    name: Annotated[str, typer.Argument(help="Whose ablation: smpr.")],
+    name: Annotated[str, typer.Argument(help="Whose ablation: smpr, or augmentation.")],
     rows: Annotated[
         str | None, typer.Option(help="Rows with commas, for example baseline,refine,psm [default: all].")
     ] = None,
@@ -48,16 +48,18 @@ def ablation(
 ) -> None:
     """Train and measure the rows of a paper's ablation, all alike, beside the paper's numbers.
 
+    "augmentation" measures what training does to pictures: without any change, with each one alone, as --like says.
     Every row is trained with the same data, seed and length in a folder of its own. The table is printed and written
     to table.md, table.json and table.csv. After Ctrl-C the same command goes on: finished rows are not repeated.
     """
     if device not in ("auto", "cpu"):
         raise ValueError(f"--device {device!r}: auto or cpu (choose a GPU with CUDA_VISIBLE_DEVICES)")
-    from poise.train.ablation import Stopped, make_plan, run_ablation
+    from poise.train.ablation import Stopped, run_ablation
+    from poise.train.ablation_augment import plan_ablation
 
     chosen = [row.strip() for row in rows.split(",")] if rows else []
     base = _settings(like) if like is not None else None
-    plan = make_plan(name, chosen, like=base, changes=settings or [], steps=steps, data_root=data)
+    plan = plan_ablation(name, chosen, like=base, changes=settings or [], steps=steps, data_root=data)
     folder = out if out is not None else Path("runs") / f"ablation-{name}"
     try:
         table = run_ablation(plan, folder, device=device, watch=_shown)
@@ -95,14 +97,12 @@ def _print(table: Table) -> None:
     from rich.console import Console
     from rich.table import Table as Grid
 
-    from poise.train.ablation_table import COLUMNS, NOTE
-
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
-    for line in (*table.heading, NOTE):
+    for line in (*table.heading, table.note):
         console.print(line, markup=False, soft_wrap=True)
     grid = Grid(box=None, pad_edge=False)
-    for number, column in enumerate(COLUMNS):
+    for number, column in enumerate(table.columns):
         grid.add_column(column, justify="right" if number else "left")
-    for row in table.lines:
-        grid.add_row(*row.cells())
+    for cells in table.cells():
+        grid.add_row(*cells)
     console.print(grid)

@@ -72,7 +72,9 @@ def stats(
 
 def show(
     path: DATA_SET,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the drawn pictures.")] = Path("poise-data"),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the drawn pictures, or a .jpg or .png file for one sheet.")
+    ] = Path("poise-data"),
     images: Images = None,
     kind: Kind = AUTO,
     skeleton: Skeleton = None,
@@ -80,7 +82,12 @@ def show(
     seed: Annotated[int | None, typer.Option(help="Draw the pictures at random [default: the first].")] = None,
     boxes: Annotated[bool, typer.Option(help="Draw boxes.")] = True,
     augment: Annotated[
-        str | None, typer.Option(help="Show what the pipeline of this recipe or YAML file makes of the data set.")
+        str | None,
+        typer.Option(
+            help="Show what training makes of the data set: one augmentation alone (none, scale, rotation, "
+            "translation, flip, crop, colour, blur, noise, dropout, half_body, upright, mosaic, mixup, paste, "
+            "multi_scale), or all of a recipe or YAML file."
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="With --augment, change a setting: KEY=VALUE.")
@@ -252,12 +259,25 @@ def _shares(text: str) -> dict[str, float]:
     return shares
 
 
-def _pipeline(recipe: str, settings: list[str], dataset: PoseDataset) -> tuple[Any, Any]:
-    """Data settings of a recipe, and what its model wants to see."""
+def _pipeline(name: str, settings: list[str], dataset: PoseDataset) -> tuple[Any, Any]:
+    """Data settings of an augmentation, recipe or file, and what its model wants to see."""
+    from poise.data.augmentations import CANVAS, CROPS, NOTHING, shown
     from poise.models import build_model
+    from poise.settings import nearest
     from poise.train.config import RunConfig
+    from poise.train.recipes import RECIPES
     from poise.train.recipes import recipe as named_recipe
 
-    is_file = recipe.endswith((".yaml", ".yml"))
-    config = (RunConfig.from_yaml(recipe) if is_file else named_recipe(recipe)).override(settings)
+    if name.endswith((".yaml", ".yml")):
+        config = RunConfig.from_yaml(name)
+    elif name in RECIPES:
+        config = named_recipe(name)
+    elif name in (NOTHING, *CANVAS, *CROPS):
+        config = named_recipe("directpose_mobilenetv2" if name in (NOTHING, *CANVAS) else "rsn_small")
+        config = config.model_copy(update={"data": shown(name, config.data)})
+    else:
+        raise ValueError(
+            f"--augment {name!r}: there is no such augmentation or recipe{nearest(name, [*CANVAS, *CROPS, *RECIPES])}"
+        )
+    config = config.override(settings)
     return config.data, build_model(config.model, dataset.skeleton).view

@@ -163,6 +163,12 @@ class DataConfig(Settings):
     cache_mb: int = Field(default=0, ge=0)
     """Decoded pictures kept in memory by each worker, in megabytes."""
 
+    @property
+    def flips(self) -> str:
+        """The field that says how often pictures are mirrored; empty if they never are."""
+        part = {"compose": "augment", "crop": "crop"}.get(self.pipeline, "paper")
+        return f"{part}.flip_p" if getattr(self, part).flip_p else ""
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for size in self.sizes:

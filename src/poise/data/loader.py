@@ -319,6 +319,13 @@ def build_train_loader(
         sum(s.dataset.person_count for s in sources),
         len(negatives),
     )
+    if len(skeleton) > 1 and not skeleton.flip_pairs and config.flips:
+        logger.warning(
+            "skeleton %r has no flip pairs, but training mirrors pictures: if it has a left and a right, give "
+            "flip_pairs, or mirror nothing with --set data.%s=0",
+            skeleton.name,
+            config.flips,
+        )
     dataset = TrainDataset(config, sources, negatives, spec, seed)
     if not any(s.dataset.person_count for s in sources):
         names = ", ".join(str(s.annotations) for s in config.sources)

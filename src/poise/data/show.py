@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,11 @@ IGNORED = (200, 60, 200)
 """Colour of ignore regions."""
 OCCLUDED = 0.4
 """Occluded keypoints are drawn as faint as a keypoint of that score."""
-JPEG_QUALITY = 92
+JPEG_QUALITY, SHEET_QUALITY = 92, 82
+SHEET_SUFFIXES = (".jpg", ".jpeg", ".png")
+"""What is written to a file of such a name instead of a folder is one sheet with all pictures."""
+SHEET_CELL = 240
+"""Longest side of a picture on a sheet, px."""
 Progress = Callable[[int, int], None]
 
 
@@ -59,11 +64,12 @@ def show_dataset(
     show_boxes: bool = True,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Write pictures with their truth to a folder.
+    """Write pictures with their truth to a folder, or on one sheet.
 
     Args:
         dataset: what to show.
-        out: the folder; files are called ``NUMBER_NAME.jpg``, by the number of the picture in the data set.
+        out: the folder; files are called ``NUMBER_NAME.jpg``, by the number of the picture in the data set. A name
+            with one of `SHEET_SUFFIXES` is a file that gets all of them on one sheet.
         count: at most so many pictures; by default all.
         seed: draw the pictures at random instead of taking the first.
         show_boxes: draw boxes.
@@ -105,7 +111,7 @@ def show_training(
         dataset: the only source; ``config.sources`` are not looked at.
         config: which pipeline, and its settings.
         spec: what the model wants to see.
-        out: the folder; files are called ``NUMBER.jpg``.
+        out: the folder, or the file of a sheet; files in the folder are called ``NUMBER.jpg``.
         count: number of pictures.
         seed: of the run; the pictures are those that its first epoch would begin with.
         show_boxes: draw boxes.
@@ -154,14 +160,50 @@ def _name(number: int, record: Record) -> str:
     return f"{number:05d}_{record.path.stem}.jpg"
 
 
-def _write(
-    pictures: Iterator[tuple[str, ImageArray]], folder: Path, total: int, progress: Progress | None
-) -> list[Path]:
-    written = []
-    for name, image in pictures:
-        with replacing(folder / name) as temporary:
-            Image.fromarray(image).save(temporary, quality=JPEG_QUALITY)
-        written.append(folder / name)
+def sheet(pictures: Sequence[ImageArray], cell: int = SHEET_CELL) -> ImageArray:
+    """Pictures in rows, all reduced by one factor, so that their sizes compare; the longest side becomes ``cell`` px.
+
+    Raises:
+        ValueError: there is no picture.
+    """
+    if not pictures:
+        raise ValueError("a sheet needs a picture at least, and there is none to draw")
+    factor = min(1.0, cell / max(max(p.shape[:2]) for p in pictures))
+    small = [cv2.resize(p, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA) for p in pictures]
+    height, width = (max(p.shape[axis] for p in small) + 4 for axis in (0, 1))
+    columns = _columns(len(small), width / height)
+    canvas = np.full((math.ceil(len(small) / columns) * height, columns * width, 3), 255, np.uint8)
+    for number, picture in enumerate(small):
+        row, column = divmod(number, columns)
+        top, left = row * height + 2, column * width + 2
+        canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return canvas
+
+
+def _columns(count: int, aspect: float) -> int:
+    """Columns of cells of that width / height that leave few of them empty on a sheet of about 8:5."""
+
+    def cost(columns: int) -> float:
+        rows = math.ceil(count / columns)
+        return abs(math.log(columns * aspect / rows / 1.6)) + (rows * columns - count) / count
+
+    return min(range(1, count + 1), key=cost)
+
+
+def _write(pictures: Iterator[tuple[str, ImageArray]], out: Path, total: int, progress: Progress | None) -> list[Path]:
+    written, images = [], []
+    one_sheet = out.suffix.lower() in SHEET_SUFFIXES
+    for number, (name, image) in enumerate(pictures, 1):
+        if one_sheet:
+            images.append(image)
+        else:
+            written.append(_save(out / name, image))
         if progress is not None:
-            progress(len(written), total)
-    return written
+            progress(number, total)
+    return [_save(out, sheet(images), SHEET_QUALITY)] if one_sheet else written
+
+
+def _save(path: Path, image: ImageArray, quality: int = JPEG_QUALITY) -> Path:
+    with replacing(path) as temporary:
+        Image.fromarray(image).save(temporary, quality=quality)
+    return path

@@ -31,6 +31,7 @@ from poise.train.engine import Trainer
 from poise.train.launch import prepare_run
 from poise.train.recipes import recipe
 from poise.train.run import RunFolder
+from poise.train.validation import Validator
 from poise.zoo import papers
 
 
@@ -59,7 +60,7 @@ class Ablation:
 
     Attributes:
         title: of the table.
-        paper: under which conditions the paper measured.
+        paper: under which conditions the paper measured; empty: there is none.
         data: the paper's data set, as in `poise.zoo.papers`.
         rows: in the paper's order.
         decided: fields of the model's settings that make the rows what they are.
@@ -207,7 +208,8 @@ def run_ablation(plan: Plan, out: str | Path, *, device: str = "auto", watch: Wa
     out = Path(out)
     for preset, config in plan.settings.items():
         _refuse_other_settings(RunFolder(out / preset), config)
-    table = Table(plan.ablation.title, _conditions(plan), f"paper: {plan.ablation.paper}", ())
+    paper = f"paper: {plan.ablation.paper}" if plan.ablation.paper else ""
+    table = Table(plan.ablation.title, _conditions(plan), paper, ())
     for lines in _measured_lines(plan, out, device, watch or (lambda preset, trainer: nullcontext())):
         table = Table(table.title, table.measured, table.paper, tuple(lines))
         write_table(table, out)
@@ -271,8 +273,11 @@ def _measure(folder: RunFolder, config: RunConfig, truth_scores: bool, device: s
     if not metrics:
         val = config.located_data().val
         assert val is not None
-        predictor = Predictor(load_checkpoint(folder.last).model, device)
-        metrics = evaluate_model(predictor, val.annotations, val.images, truth_scores=truth_scores)
+        model = load_checkpoint(folder.last).model
+        if truth_scores:
+            metrics = evaluate_model(Predictor(model, device), val.annotations, val.images, truth_scores=True)
+        else:
+            metrics = Validator(val, model)(model)
     write_text(_scores_file(folder, truth_scores), json.dumps({"step": header["step"], "metrics": metrics}))
     return metrics
 

@@ -15,6 +15,8 @@ from poise.files import write_text
 
 COLUMNS = ("row", "AP", "AP50", "change", "paper AP", "paper AP50", "paper change")
 """Of the tables for people; percent, changes against the row before."""
+_OWN = 4
+"""So many of them do not need a paper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Table:
     Attributes:
         title: whose ablation it is.
         measured: under which conditions the rows were measured.
-        paper: under which conditions the paper's were.
+        paper: under which conditions the paper's were; empty: there is no paper, and no column for it.
         lines: the rows.
     """
 
@@ -85,13 +87,28 @@ class Table:
     @property
     def heading(self) -> tuple[str, ...]:
         """What has to be said before the numbers."""
-        return (self.title, self.measured, self.paper)
+        return tuple(line for line in (self.title, self.measured, self.paper) if line)
+
+    @property
+    def note(self) -> str:
+        """What has to be said about the numbers."""
+        return NOTE if self.paper else NOTE_WITHOUT_PAPER
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Those of `COLUMNS` that the table has."""
+        return COLUMNS if self.paper else COLUMNS[:_OWN]
+
+    def cells(self) -> list[tuple[str, ...]]:
+        """The rows as texts, one for each of `columns`."""
+        return [line.cells()[: len(self.columns)] for line in self.lines]
 
     def to_markdown(self) -> str:
         """A document with the heading and one table."""
-        rows = [COLUMNS, ("---",) + ("---:",) * (len(COLUMNS) - 1), *(line.cells() for line in self.lines)]
+        rows = [self.columns, ("---",) + ("---:",) * (len(self.columns) - 1), *self.cells()]
         table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in rows)
-        return f"# {self.title}\n\n- {self.measured}\n- {self.paper}\n\n{NOTE}\n\n{table}\n"
+        said = "\n".join(f"- {line}" for line in self.heading[1:])
+        return f"# {self.title}\n\n{said}\n\n{self.note}\n\n{table}\n"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; all numbers are percent."""
@@ -116,7 +133,9 @@ class Table:
 
 
 NOTE = "Percent. Measured numbers and the paper's come from different settings: only their changes can be compared."
-"""Under the heading of every table."""
+"""Under the heading of a table with a paper's numbers."""
+NOTE_WITHOUT_PAPER = "Percent. Changes are against the first row; another seed shows how much of them is chance."
+"""Under the heading of any other table."""
 
 
 def write_table(table: Table, folder: Path) -> None:
