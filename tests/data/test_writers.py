@@ -154,7 +154,7 @@ def test_round_the_formats(tmp_path: Path) -> None:
     np.testing.assert_allclose(back[0].boxes, whole[0].boxes, atol=1e-3)
     with pytest.raises(FileExistsError, match=r"again\.json is there already"):
         convert_dataset(yolo.path, tmp_path / "out/again.json", "coco")
-    with pytest.raises(ValueError, match="as 'mpii'"):
-        convert_dataset(yolo.path, tmp_path / "out/m.json", "mpii")
+    with pytest.raises(ValueError, match="as 'voc'"):
+        convert_dataset(yolo.path, tmp_path / "out/m.json", "voc")
     with pytest.raises(ValueError, match="no part 'trains'"):
         convert_dataset(yolo.path, tmp_path / "out/y", "yolo", split="trains")

@@ -123,8 +123,8 @@ def show(
 
 def convert(
     path: DATA_SET,
-    out: Annotated[Path, typer.Argument(help="JSON file (coco) or folder (yolo) to write.")],
-    to: Annotated[str, typer.Option(help="Format to write: coco or yolo.")],
+    out: Annotated[Path, typer.Argument(help="JSON file (coco, crowdpose, mpii) or folder (yolo) to write.")],
+    to: Annotated[str, typer.Option(help="Format to write: coco, crowdpose, mpii or yolo.")],
     images: Images = None,
     kind: Kind = AUTO,
     skeleton: Skeleton = None,

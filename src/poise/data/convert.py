@@ -1,4 +1,4 @@
-"""``poise data convert``: from any format that can be read to COCO or YOLO."""
+"""``poise data convert``: from any format that can be read to COCO, CrowdPose, MPII or YOLO."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Literal, NamedTuple, get_args
 
 from poise.data.coco import Unlabelled
 from poise.data.formats import AUTO, read_dataset
+from poise.data.mpii_writer import write_mpii
 from poise.data.records import PoseDataset
 from poise.data.writers import common_folder, write_coco, write_yolo
 from poise.data.yolo import known_split
 from poise.settings import nearest
-from poise.skeletons import Skeleton
+from poise.skeletons import CROWDPOSE14, Skeleton
 
-Target = Literal["coco", "yolo"]
+Target = Literal["coco", "crowdpose", "mpii", "yolo"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 
 
@@ -44,8 +45,8 @@ def convert_dataset(
 
     Args:
         path: as `read_dataset`.
-        out: for ``coco`` the JSON file to write, pictures stay where they are; for ``yolo`` the folder, which gets
-            copies.
+        out: for ``yolo`` the folder, which gets copies of the pictures; else the JSON file: pictures stay where they
+            are.
         to: one of `TARGETS`.
         images: as `read_dataset`.
         kind: as `read_dataset`.
@@ -57,7 +58,7 @@ def convert_dataset(
     Raises:
         FileExistsError: there is something already.
         FileNotFoundError: as `read_dataset`.
-        ValueError: as `read_dataset`, `write_yolo`, or the target is unknown.
+        ValueError: as `read_dataset`, `write_yolo`, `write_mpii`, or the target is unknown or has other keypoints.
     """
     if to not in TARGETS:
         raise ValueError(f"cannot write data as {to!r}{nearest(to, TARGETS)}")
@@ -66,7 +67,13 @@ def convert_dataset(
     if to == "yolo":
         config = write_yolo(dataset, out, part, link)
         return Converted(config, out / "images" / part, dataset)
+    if to == "crowdpose" and dataset.skeleton.keypoints != CROWDPOSE14.keypoints:
+        raise ValueError(
+            f"CrowdPose's form holds the {len(CROWDPOSE14)} keypoints of {CROWDPOSE14.name}, but the data set has "
+            f"{len(dataset.skeleton)} ({dataset.skeleton.name}); --to coco holds any"
+        )
     if out.exists():
         raise FileExistsError(f"{out} is there already; remove it or choose another name")
     root = common_folder(dataset) if images is None else Path(images)
-    return Converted(out, write_coco(dataset, out, root), dataset)
+    write = write_mpii if to == "mpii" else write_coco
+    return Converted(out, write(dataset, out, root), dataset)

@@ -127,42 +127,47 @@ def write_yolo(dataset: PoseDataset, folder: str | Path, split: Split = "train",
     return config
 
 
-def _image(record: Record, key: int | str, root: Path) -> dict[str, Any]:
+def file_name(record: Record, root: Path) -> str:
+    """The picture's name relative to a folder; ``ValueError`` if it is not below it."""
     path = record.path.absolute()
     if not path.is_relative_to(root):
         raise ValueError(f"picture {record.path} is not below the folder {root}")
+    return path.relative_to(root).as_posix()
+
+
+def short(value: Any) -> float:
+    """Enough digits for a thousandth of a pixel; whole numbers stay whole."""
+    number = round(float(value), 4)
+    return int(number) if number.is_integer() else number
+
+
+def _image(record: Record, key: int | str, root: Path) -> dict[str, Any]:
     height, width = record.size
-    entry = {"id": key, "file_name": path.relative_to(root).as_posix(), "width": width, "height": height}
+    entry = {"id": key, "file_name": file_name(record, root), "width": width, "height": height}
     return entry if record.crowd_index is None else entry | {"crowdIndex": record.crowd_index}
 
 
 def _annotations(record: Record, count: int) -> list[dict[str, Any]]:
     entries = [
         {
-            "keypoints": [_short(v) for v in points.reshape(-1)],
+            "keypoints": [short(v) for v in points.reshape(-1)],
             "num_keypoints": int((points[:, 2] > 0).sum()),
             "bbox": _sides(box.tolist()),
-            "area": _short(area),
+            "area": short(area),
             "iscrowd": 0,
         }
         for points, box, area in zip(record.keypoints, record.boxes, record.areas, strict=True)
     ]
     for region in record.ignore.tolist():
         x, y, width, height = _sides(region)
-        crowd = {"bbox": [x, y, width, height], "area": _short(width * height), "iscrowd": 1}
+        crowd = {"bbox": [x, y, width, height], "area": short(width * height), "iscrowd": 1}
         entries.append({"keypoints": [0] * (3 * count), "num_keypoints": 0} | crowd)
     return entries
 
 
 def _sides(box: list[float]) -> list[float]:
     x1, y1, x2, y2 = box
-    return [_short(v) for v in (x1, y1, x2 - x1, y2 - y1)]
-
-
-def _short(value: Any) -> float:
-    """Enough digits for a thousandth of a pixel; whole numbers stay whole."""
-    number = round(float(value), 4)
-    return int(number) if number.is_integer() else number
+    return [short(v) for v in (x1, y1, x2 - x1, y2 - y1)]
 
 
 def _yolo_config(skeleton: Skeleton, path: Path, split: Split) -> dict[str, Any]:
