@@ -32,6 +32,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "three levels": {"levels": 3},
     "threshold with centerness": {"threshold_with_centerness": True, "pre_nms": 20, "score": "product"},
     "refined": {"heatmap": HeatmapConfig(channels=8), "refine_keypoints": True},
+    "snapped": {"heatmap": HeatmapConfig(channels=8), "snap": 0.3},
     "refined with offsets": {"heatmap": HeatmapConfig(channels=8, norm="gn", offset=True), "refine_keypoints": True},
 }  # fmt: skip
 
@@ -248,6 +249,7 @@ def test_presets_survive_a_round_trip(name: str) -> None:
     [
         ({"centerness_on": "box"}, "needs box_branch"),
         ({"refine_keypoints": True, "heatmap": None}, "needs the heatmap branch"),
+        ({"snap": 0.3, "heatmap": None}, "needs the heatmap branch"),
         ({"visibility": True, "head": "naive"}, "needs a KPAlign head"),
         ({"group_channels": 6}, "multiple of 4"),
         ({"size_ranges": ((0.0, 1.0),)}, "size_ranges"),

@@ -27,6 +27,7 @@ from poise.geometry.consensus import consensus_scores
 from poise.geometry.nms import box_nms, cut_by_score
 from poise.models import dense
 from poise.models.dense import Candidates
+from poise.models.snapping import snap
 from poise.nn.backbones import build_backbone, freeze_stages
 from poise.nn.blocks import Scale, conv_norm_relu, conv_tower, init_normal, norm_groups
 from poise.nn.pyramids import FPN
@@ -106,6 +107,9 @@ class DirectPoseConfig(Settings):
     nms_iou: float = 0.6
     max_poses: int = 100
     refine_keypoints: bool = False
+    snap: float | None = Field(default=None, gt=0)
+    """Draw keypoints to peaks of the heatmaps within this fraction of the pose's size, see `poise.models.snapping`
+    (our own)."""
     consensus: bool = False
     """Lower the scores of poses on which neighbouring candidates disagree (`poise.geometry.consensus`; our own)."""
     view: ViewSpec = ViewSpec()
@@ -116,6 +120,8 @@ class DirectPoseConfig(Settings):
             raise ValueError("centerness_on = 'box' needs box_branch = true")
         if self.refine_keypoints and self.heatmap is None:
             raise ValueError("refine_keypoints needs the heatmap branch")
+        if self.snap is not None and self.heatmap is None:
+            raise ValueError("snap needs the heatmap branch")
         if self.visibility and self.head == "naive":
             raise ValueError("visibility needs a KPAlign head, not head = 'naive'")
         if self.group_channels % 4:
@@ -507,7 +513,7 @@ class DirectPose(nn.Module):
         logits = [head.cls_logits(t) for t in cls_towers]
         lazy = LazyHead(head, features, cls_towers, self._busy_levels(logits))
         maps, offsets = None, None
-        if self.config.refine_keypoints and head.heatmap is not None:
+        if (self.config.refine_keypoints or self.config.snap is not None) and head.heatmap is not None:
             maps, offsets = head.heatmap(features[0])
         return self._collect(logits, lazy.centerness, lazy.evaluate, sizes, maps, offsets)
 
@@ -535,6 +541,9 @@ class DirectPose(nn.Module):
                 from poise.models.directpose_refine import refine_keypoints
 
                 merged = refine_keypoints(merged, heatmaps[b], None if offsets is None else offsets[b])
+            if self.config.snap is not None and heatmaps is not None:
+                reboxed = not self.config.box_branch
+                merged = snap(merged, heatmaps[b], self.strides[0], self.config.snap, reboxed)
             results.append(merged)
         return results
 

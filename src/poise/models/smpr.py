@@ -23,9 +23,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from poise.geometry.boxes import points_extent
+from poise.geometry.consensus import consensus_scores
 from poise.geometry.nms import Suppression, soft_box_nms, soft_oks_nms
 from poise.models import dense
 from poise.models.dense import Candidates
+from poise.models.snapping import snap
 from poise.nn.backbones import PYRAMID_STRIDES, build_backbone
 from poise.nn.blocks import Scale, conv_tower, init_normal
 from poise.nn.deformable import SamplingPlan, deform_convolutions, sampling_plan
@@ -107,6 +109,11 @@ class SMPRConfig(Settings):
     """On the class probability, whatever the score is."""
     pre_nms: int = 1000
     """Candidates a level that stay, best by score; <= 0: all."""
+    snap: float | None = Field(default=None, gt=0)
+    """Draw keypoints to peaks of the heatmaps within this fraction of the pose's size, see `poise.models.snapping`
+    (ours); None: the heatmaps serve in training only, as published."""
+    consensus: bool = False
+    """Score poses by how much the candidates around them agree, see `poise.geometry.consensus` (ours)."""
     suppression: Suppression = Suppression()
     suppress_on: Literal["box", "oks"] = "box"
     max_poses: int = 20
@@ -122,6 +129,8 @@ class SMPRConfig(Settings):
             raise ValueError("oks_pose = 'refined' needs align = true")
         if self.channels % self.offset_groups:
             raise ValueError(f"channels = {self.channels} must be a multiple of offset_groups = {self.offset_groups}")
+        if self.snap is not None and not self.heatmap:
+            raise ValueError("snap needs heatmap = true: it looks at the heatmaps")
         if len(self.size_ranges) < LEVELS:
             raise ValueError(f"{LEVELS} levels need as many size_ranges, not {len(self.size_ranges)}")
         return self
@@ -338,7 +347,7 @@ class SMPR(nn.Module):
             assert outputs.quality is not None
             return outputs.quality[level][b].flatten()[index]
 
-        return self._collect(outputs.logits, CellReader(pose, quality), sizes)
+        return self._collect(outputs.logits, CellReader(pose, quality), sizes, outputs.heatmaps)
 
     def detect(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Poses]:
         """``decode(forward(images), sizes)`` without the work that cannot change the result."""
@@ -353,16 +362,27 @@ class SMPR(nn.Module):
         """
         from poise.models.smpr_lazy import LazyHead
 
-        lazy = LazyHead(self.head, self.pyramid(self.backbone(images)))
-        return self._collect(lazy.logits, CellReader(lazy.pose, lazy.quality), sizes)
+        features = self.pyramid(self.backbone(images))
+        lazy = LazyHead(self.head, features)
+        heatmaps = None
+        if self.config.snap is not None and self.head.heatmap is not None:
+            heatmaps = self.head.heatmap(features[0])
+        return self._collect(lazy.logits, CellReader(lazy.pose, lazy.quality), sizes, heatmaps)
 
     def _collect(
-        self, logits: Sequence[Tensor], reader: CellReader, sizes: Sequence[tuple[int, int]]
+        self,
+        logits: Sequence[Tensor],
+        reader: CellReader,
+        sizes: Sequence[tuple[int, int]],
+        heatmaps: Tensor | None,
     ) -> list[Candidates]:
-        return [
+        found = [
             dense.join_candidates([self._level(i, b, maps[b], reader, size) for i, maps in enumerate(logits)])
             for b, size in enumerate(sizes)
         ]
+        if self.config.snap is None or heatmaps is None:
+            return found
+        return [snap(c, heatmaps[b], self.strides[0], self.config.snap) for b, c in enumerate(found)]
 
     def _level(self, level: int, b: int, logits: Tensor, reader: CellReader, size: tuple[int, int]) -> Candidates:
         config, stride = self.config, self.strides[level]
@@ -403,7 +423,11 @@ class SMPR(nn.Module):
         else:
             boxes = np.concatenate([poses.keypoints.min(1), poses.keypoints.max(1)], 1)
             kept = soft_box_nms(boxes, poses.scores, config.suppression, config.max_poses)
-        return replace(poses[kept.indices], scores=kept.scores)
+        final = replace(poses[kept.indices], scores=kept.scores)
+        if not config.consensus:
+            return final
+        final = replace(final, scores=consensus_scores(final, poses))
+        return final[np.argsort(-final.scores, kind="stable")]
 
 
 class CellReader(NamedTuple):
