@@ -5,21 +5,30 @@ import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 import poise
+from poise.checkpoints import save_checkpoint
 from poise.cli.main import app
+from poise.models.rsn import RSN, RSNConfig
 from poise.predict import predictor as predictor_room
+from poise.types import ViewSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDES = ROOT / "docs/guides"
-PAGES = ["quick_start", "recipes", "python"]
+PAGES = ["quick_start", "recipes", "python", "predict"]
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     """A working folder with the examples in it; the model is loaded once."""
     (tmp_path / "examples").symlink_to(ROOT / "examples")
+    small = Image.open(ROOT / "examples/three_people.jpg").reduce(4)
+    for name in ("photos/a.jpg", "photos/b.jpg", "holiday.jpg", "archive/old/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        small.save(tmp_path / name)
+    save_checkpoint(tmp_path / "runs/rsn/checkpoints/best.safetensors", tiny_top_down())
     monkeypatch.chdir(tmp_path)
     original, loaded = predictor_room.load, {}
 
@@ -30,6 +39,13 @@ def here(tmp_path, monkeypatch):
 
     monkeypatch.setattr(predictor_room, "load", load)
     return tmp_path
+
+
+def tiny_top_down():
+    """Finds nothing: its weights are random."""
+    view = ViewSpec(kind="crop", size=(64, 64), half_pixel=False)
+    small = {"stem": 16, "planes": (16, 16, 16, 16), "unit_channels": 16, "branch_ratio": (32, 64)}
+    return RSN(RSNConfig.parse({**small, "view": view.model_dump(), "kernels": (7, 7, 7, 5, 5)}))
 
 
 def blocks(page):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from poise.files import remove_leftovers, replacing, write_bytes, write_text
+from poise.files import remove_leftovers, replacing, source_stem, write_bytes, write_text
 
 
 def test_writes_whole_files_and_makes_folders(tmp_path: Path) -> None:
@@ -56,3 +56,14 @@ def test_new_files_have_ordinary_permissions(tmp_path: Path) -> None:
     plain.write_bytes(b"")
     write_bytes(tmp_path / "ours", b"")
     assert (tmp_path / "ours").stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("a/b.c.jpg", "b.c"), ("-", "stdin"), ("rtsp://host/door", "door"), ("http://host/v.mjpg?user=a/b", "v"),
+        ("http://host:80", "host-80"), ("camera:0", "camera-0"), ("who?.png", "who-"), ("", "stream"),
+    ],
+)  # fmt: skip
+def test_files_made_of_a_source_have_its_name(name, stem):
+    assert source_stem(name) == stem

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,15 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write a whole UTF-8 file or nothing."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def source_stem(name: str) -> str:
+    """What files made of a picture or video are called: its file name or the end of its address, without the suffix.
+
+    ``-`` is ``stdin``; characters that no file name may have on some system become hyphens.
+    """
+    path = Path(name.partition("?")[0] if "://" in name else name)
+    return {"-": "stdin"}.get(path.name, re.sub(r'[:*?"<>|]+', "-", path.stem) or "stream")
 
 
 def _prefix(path: Path) -> str:

@@ -93,6 +93,11 @@ def test_parts_of_videos_and_not_of_pictures(folder):
     assert [f.number for f in found] == [1, 3, None]
 
 
+def test_a_part_without_frames_is_an_error(folder):
+    with pytest.raises(ValueError, match=r"clip.mp4 has no frame in the part that is wanted; it ends after 0\.6 s"):
+        list(frames(str(folder / "clip.mp4"), Part(start=9)))
+
+
 def test_a_missing_file_is_named_when_it_is_its_turn(folder):
     stream = frames([str(folder / "b.png"), str(folder / "nowhere.jpg")])
     assert next(stream).name == str(folder / "b.png")

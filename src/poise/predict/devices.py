@@ -64,9 +64,11 @@ def find_device(name: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type == "mps" and not torch.backends.mps.is_available():
+            raise RuntimeError("there is no Apple GPU that torch can use")
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].partition(". ")[0]
         raise ValueError(f"device {str(name)!r} cannot be used ({_NAMES}): {reason}") from None
     return device
 

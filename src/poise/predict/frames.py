@@ -231,9 +231,14 @@ def _video(source: str | BinaryIO, name: str, part: Part, live: bool) -> Iterato
     file = Path(source) if isinstance(source, str) and not live else None
     endless = live and reader.info.duration is None
     clip = Clip(name, reader.info, None if endless else reader.expected, endless, file)
+    empty = True
     with reader:
         for image, number, time in reader:
             yield Frame(image, name, clip, number, time)
+            empty = False
+    if empty:
+        end = "" if reader.info.duration is None else f"; it ends after {reader.info.duration:.1f} s"
+        raise ValueError(f"{name} has no frame in the part that is wanted{end}")
 
 
 @contextmanager

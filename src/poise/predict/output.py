@@ -16,7 +16,7 @@ from PIL import Image
 
 from poise.draw import draw_poses, overlay_people
 from poise.draw.faces import Anonymiser, Method, anonymise
-from poise.files import replacing
+from poise.files import replacing, source_stem
 from poise.predict.frames import Clip, Frame
 from poise.predict.overlap import Behind
 from poise.predict.stream import LOW_SCORE, shown
@@ -200,11 +200,10 @@ def _extra(folder: Path, form: str, skeleton: Skeleton) -> PoseSink:
 
 def _file_name(frame: Frame) -> tuple[str, str]:
     """Stem and suffix of a drawn frame."""
-    name = Path((frame.name or "picture").partition("?")[0])
-    stem = {"-": "stdin"}.get(name.name, re.sub(r'[:*"<>|]+', "-", name.stem) or "stream")
+    name = frame.name or "picture"
     if frame.clip is not None:
-        return stem, ".mp4"
-    return stem, ".png" if name.suffix.lower() == ".png" else ".jpg"
+        return source_stem(name), ".mp4"
+    return source_stem(name), ".png" if Path(name.partition("?")[0]).suffix.lower() == ".png" else ".jpg"
 
 
 def _rate(clip: Clip, every: int) -> Fraction:

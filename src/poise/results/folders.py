@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from poise.files import write_text
+from poise.files import source_stem, write_text
 from poise.results.writer import PoseSink
 from poise.skeletons import COCO17, Skeleton
 from poise.types import FloatArray, Poses
@@ -51,7 +51,7 @@ class FolderSink(PoseSink):
 
     def _name(self, poses: Poses) -> str:
         """A name that no other picture of this run has."""
-        stem = Path(poses.source).stem if poses.source else "picture" if poses.frame is None else "frame"
+        stem = source_stem(poses.source) if poses.source else "picture" if poses.frame is None else "frame"
         base = stem if poses.frame is None else f"{stem}_{poses.frame:012d}"
         name, number = base, 1
         while name in self._names:
