@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from poise.predict.opening import load as load
     from poise.predict.pipeline import pipeline as pipeline
     from poise.predict.predictor import Predictor as Predictor
-    from poise.predict.predictor import load as load
     from poise.predict.stream import stream as stream
     from poise.skeletons import COCO17 as COCO17
     from poise.skeletons import Skeleton as Skeleton
@@ -23,7 +23,7 @@ _HOMES = {
     "Poses": "poise.types",
     "Predictor": "poise.predict.predictor",
     "Skeleton": "poise.skeletons",
-    "load": "poise.predict.predictor",
+    "load": "poise.predict.opening",
     "pipeline": "poise.predict.pipeline",
     "stream": "poise.predict.stream",
 }

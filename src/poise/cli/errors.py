@@ -45,6 +45,8 @@ def explain(error: Exception) -> str:
     """What to tell the user of an error, in one line."""
     if isinstance(error, ValueError | OSError):
         return str(error) or type(error).__name__
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in ("torch", "torchvision"):
+        return "this needs torch, which is not installed: pip install torch torchvision"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out of memory; try a smaller --batch, or smaller --scales"
     return f"internal error, please report it: {type(error).__name__}: {error} (POISE_DEBUG=1 shows where)"

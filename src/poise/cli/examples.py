@@ -51,6 +51,12 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example("convert theirs.pth mine.safetensors --from directpose", "the authors' checkpoint as ours"),
         Example("convert theirs.pth -o mine.safetensors --from mmpose-rsn", "mmpose's"),
     ),
+    "export": (
+        Example("export default", "the default model as an ONNX file; poise predict photo.jpg -m FILE runs it"),
+        Example("export best.safetensors --format openvino --half -o best.xml", "for Intel processors, half as large"),
+        Example("export default --dynamic -o any.onnx", "for pictures of any shape, without more padding"),
+        Example("export default --int8 --calibrate photos --annotations val.json", "eight bits, and what they cost"),
+    ),
     "models": (
         Example("models", "names, inputs and measured numbers"),
         Example("models --json", "the same for a program"),

@@ -15,6 +15,7 @@ from poise.cli.convert import convert
 from poise.cli.errors import INTERRUPTED, guarded
 from poise.cli.evaluate import evaluate
 from poise.cli.examples import epilog
+from poise.cli.export import export
 from poise.cli.models import models
 from poise.cli.predict import predict
 from poise.cli.train import train
@@ -26,6 +27,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "train": train,
     "ablation": ablation,
     "convert": convert,
+    "export": export,
     "models": models,
 }
 

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from poise.data.records import PoseDataset
     from poise.evaluate.bootstrap import Difference, Interval
     from poise.evaluate.evaluation import Evaluation
-    from poise.predict.predictor import Predictor
-    from poise.predict.topdown import TopDownPredictor
+    from poise.predict.opening import AnyPredictor
     from poise.skeletons import Skeleton
 
 Results = list[dict[str, Any]]
@@ -42,7 +41,7 @@ class Setting:
     half: bool = False
     compile: bool = False
 
-    def open(self, contestant: Contestant, category: int = 1) -> Predictor | TopDownPredictor:
+    def open(self, contestant: Contestant, category: int = 1) -> AnyPredictor:
         """The contestant's predictor; ``category`` is that of people in detection results."""
         how = {"half": self.half, "compile": self.compile}
         return open_predictor(list(contestant.models), self.weights, self.device, self.people, category, **how)
@@ -232,9 +231,7 @@ def _poses(
     return found, where_people_are(predictor), predictor.skeleton
 
 
-def _predicted(
-    predictor: Predictor | TopDownPredictor, ground: _Ground, target: Target, setting: Setting, advance: Any
-) -> Results:
+def _predicted(predictor: AnyPredictor, ground: _Ground, target: Target, setting: Setting, advance: Any) -> Results:
     options: dict[str, Any] = {"batch": setting.batch, "scales": setting.scales, "flip": setting.flip}
     if ground.dataset is None:
         from poise.evaluate.model import predict_annotated

@@ -14,8 +14,7 @@ import typer
 from poise.cli.errors import complain
 
 if TYPE_CHECKING:
-    from poise.predict.predictor import Predictor
-    from poise.predict.topdown import TopDownPredictor
+    from poise.predict.opening import AnyPredictor
 
 
 def complete_models(incomplete: str) -> list[str]:
@@ -36,8 +35,8 @@ Models = Annotated[
         "--model",
         "-m",
         autocompletion=complete_models,
-        help="A shipped model (see: poise models) or the path of a checkpoint [default: default]. Several top-down "
-        "models, with commas or one --model each, are an ensemble.",
+        help="A shipped model (see: poise models), the path of a checkpoint, or an exported file [default: default]. "
+        "Several top-down models, with commas or one --model each, are an ensemble.",
     ),
 ]
 Boxes = Annotated[
@@ -140,7 +139,7 @@ def open_predictor(
     *,
     half: bool = False,
     compile: bool = False,
-) -> Predictor | TopDownPredictor:
+) -> AnyPredictor:
     """The predictor that ``--model``, ``--weights``, ``--device`` ... name; says on stderr where it runs.
 
     ``category`` is that of people in detection results.
@@ -152,12 +151,12 @@ def open_predictor(
 
 def _opened(
     models: list[str], weights: Path | None, choice: PeopleChoice, category: int, how: dict[str, Any]
-) -> Predictor | TopDownPredictor:
+) -> AnyPredictor:
     choice.check()
     if len(models) == 1 and not choice.given:
-        from poise.predict import predictor
+        from poise.predict import opening
 
-        return predictor.load(models[0], weights=weights, **how)
+        return opening.load(models[0], weights=weights, **how)
     from poise.predict.boxes import read_boxes
     from poise.predict.people import PEOPLE_MIN_SCORE
     from poise.predict.pipeline import pipeline
@@ -172,11 +171,10 @@ def _opened(
     )
 
 
-def where_people_are(predictor: Predictor | TopDownPredictor) -> str | None:
+def where_people_are(predictor: AnyPredictor) -> str | None:
     """Where a top-down predictor has its boxes from; None for another one."""
-    from poise.predict.topdown import TopDownPredictor
-
-    return predictor.people.description if isinstance(predictor, TopDownPredictor) else None
+    people = getattr(predictor, "people", None)
+    return None if people is None else str(people.description)
 
 
 class Advance(Protocol):

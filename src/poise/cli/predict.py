@@ -50,10 +50,9 @@ from poise.cli.video_options import (
 
 if TYPE_CHECKING:
     from poise.predict.frames import Frame, Part, Source
+    from poise.predict.opening import AnyPredictor
     from poise.predict.output import PoseWriter
-    from poise.predict.predictor import Predictor
     from poise.predict.stream import Seen
-    from poise.predict.topdown import TopDownPredictor
 
 OUT = Path("poise-out")
 
@@ -179,7 +178,7 @@ def _find(texts: list[str]) -> tuple[list[Source], list[str]]:
     return list(sources.values()), problems
 
 
-def _run(sources: list[Source], problems: list[str], predictor: Predictor | TopDownPredictor, wish: _Wish) -> None:
+def _run(sources: list[Source], problems: list[str], predictor: AnyPredictor, wish: _Wish) -> None:
     """Everything from reading to writing, and then the poses on stdout if they are asked for."""
     from poise.predict.frames import names_of
     from poise.predict.output import Look, PoseWriter, copy_document
@@ -224,7 +223,7 @@ def _readable(
             problems.append(str(error))
 
 
-def _box_check(predictor: Predictor | TopDownPredictor) -> Callable[[str], object]:
+def _box_check(predictor: AnyPredictor) -> Callable[[str], object]:
     """Whether a picture's boxes are known, where they are from a file."""
     from poise.predict.boxes import Boxes
 
@@ -232,7 +231,7 @@ def _box_check(predictor: Predictor | TopDownPredictor) -> Callable[[str], objec
     return people.of_name if isinstance(people, Boxes) else lambda name: None
 
 
-def _use_tiles(predictor: Predictor | TopDownPredictor, tiles: str, options: dict[str, Any]) -> None:
+def _use_tiles(predictor: AnyPredictor, tiles: str, options: dict[str, Any]) -> None:
     """Have the model that finds the people look at tiles."""
     from poise.predict.people import FoundPeople
     from poise.predict.tiles import parse_tiling
@@ -247,7 +246,7 @@ def _use_tiles(predictor: Predictor | TopDownPredictor, tiles: str, options: dic
         raise ValueError("--tiles helps to find people; with --boxes they are known already")
 
 
-def _use_heatmaps(predictor: Predictor | TopDownPredictor, options: dict[str, Any]) -> None:
+def _use_heatmaps(predictor: AnyPredictor, options: dict[str, Any]) -> None:
     """Have the model keep what it sees."""
     if not hasattr(predictor, "heatmaps"):
         raise ValueError("--heatmaps draws what a top-down model saw; name one with --model")

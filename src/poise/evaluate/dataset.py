@@ -14,6 +14,7 @@ from poise.data.writers import coco_document
 from poise.evaluate.coco import evaluate_keypoints
 from poise.evaluate.mpii import Formula, evaluate_mpii
 from poise.predict.boxes import Boxes, PersonBoxes
+from poise.predict.exported import ExportedPredictor
 from poise.predict.predictor import Predictor
 from poise.predict.sources import Named
 from poise.predict.topdown import TopDownPredictor
@@ -21,7 +22,7 @@ from poise.predict.views import Scale
 
 HEAD_BOXES = "gt_valid.mat"
 """Where public copies of MPII keep the head boxes of the validation set."""
-AnyPredictor = Predictor | TopDownPredictor
+AnyPredictor = Predictor | TopDownPredictor | ExportedPredictor
 Progress = Callable[[int, int], None]
 """Called after each picture with the number of pictures done and of all pictures."""
 

@@ -15,6 +15,7 @@ from poise.data.outlines import built_in
 from poise.data.records import PoseDataset, Record
 from poise.data.samples import record_image
 from poise.evaluate.coco import evaluate_keypoints, person_category, read_truth
+from poise.evaluate.dataset import AnyPredictor
 from poise.geometry.oks import oks
 from poise.models.base import PoseModel
 from poise.predict.boxes import Boxes, read_boxes
@@ -29,7 +30,7 @@ Progress = Callable[[int, int], None]
 
 
 def evaluate_model(
-    model: Predictor | TopDownPredictor | PoseModel,
+    model: AnyPredictor | PoseModel,
     annotations: str | Path,
     images: str | Path,
     *,
@@ -66,10 +67,8 @@ def evaluate_model(
     return evaluate_keypoints(annotations, results, predictor.skeleton)
 
 
-def _predictor(
-    model: Predictor | TopDownPredictor | PoseModel, annotations: str | Path, device: str | torch.device
-) -> Predictor | TopDownPredictor:
-    if isinstance(model, Predictor | TopDownPredictor):
+def _predictor(model: AnyPredictor | PoseModel, annotations: str | Path, device: str | torch.device) -> AnyPredictor:
+    if isinstance(model, AnyPredictor):
         return model
     if model.view.kind == "whole":
         return Predictor(model, device)
@@ -77,7 +76,7 @@ def _predictor(
 
 
 def predict_annotated(
-    predictor: Predictor | TopDownPredictor,
+    predictor: AnyPredictor,
     annotations: str | Path,
     images: str | Path,
     *,
@@ -95,8 +94,9 @@ def predict_annotated(
     _check_keypoints(data, predictor, annotations)
     dataset = read_coco(annotations, images, skeleton=predictor.skeleton)
     category = person_category(data) or 1
-    if isinstance(predictor, TopDownPredictor) and isinstance(predictor.people, Boxes):
-        predictor.people.require([record.image_id for record in dataset])
+    people = getattr(predictor, "people", None)
+    if isinstance(people, Boxes):
+        people.require([record.image_id for record in dataset])
 
     def rescore(number: int, poses: Poses) -> Poses:
         return scored_by_truth(poses, dataset[number])
@@ -129,7 +129,7 @@ def _pictures(dataset: PoseDataset) -> Iterator[Named]:
         yield Named(record_image(record), str(record.path), record.image_id)
 
 
-def _check_keypoints(data: Mapping[str, Any], predictor: Predictor | TopDownPredictor, annotations: str | Path) -> None:
+def _check_keypoints(data: Mapping[str, Any], predictor: AnyPredictor, annotations: str | Path) -> None:
     """``ValueError`` if the file names other keypoints than the model, even if it has as many."""
     category = person_category(data)
     for entry in data.get("categories") or []:

@@ -32,7 +32,7 @@ def refine_keypoints(candidates: Candidates, logits: Tensor, offsets: Tensor | N
     Returns:
         The candidates with moved keypoints, whose scores become the peaks'.
     """
-    if len(candidates.scores) == 0:
+    if candidates.scores.shape[0] == 0:
         return candidates
     score, xy = _peaks(logits.float(), offsets)
     distance = (candidates.keypoints[:, :, None] - xy[None]).norm(dim=-1)

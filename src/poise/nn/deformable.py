@@ -214,7 +214,7 @@ def deformable_convolution(
 
 def _traced() -> bool:
     """Whether a model is being exported or compiled: sizes may be symbols, and only common operators are wanted."""
-    return torch.compiler.is_compiling()
+    return torch.compiler.is_compiling() or torch._C._is_tracing()
 
 
 def _pair(value: IntOrPair) -> tuple[int, int]:

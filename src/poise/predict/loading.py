@@ -15,6 +15,7 @@ from poise.checkpoints import (
     state_problems,
 )
 from poise.models import PRESETS, PoseModel, build_model, preset
+from poise.runtime import OPENERS
 from poise.settings import nearest
 from poise.skeletons import COCO17
 from poise.zoo import DEFAULT, shipped
@@ -29,6 +30,8 @@ def load_model(name_or_path: str | Path, weights: str | Path | None = None) -> L
     key = DEFAULT if name == "default" else name
     if isinstance(name_or_path, str) and key in models:
         return load_checkpoint(models[key].path)
+    if Path(name).suffix.lower() in OPENERS:
+        raise ValueError(f"{name} is an exported model; here a checkpoint (.safetensors) is needed")
     if Path(name).is_file() or _looks_like_path(name_or_path):
         return load_checkpoint(name)
     raise ValueError(_unknown(name, list(models)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,8 +17,8 @@ from poise.predict.sources import source_name, to_image
 from poise.types import FloatArray, ImageArray, Poses
 
 if TYPE_CHECKING:
-    from poise.predict.predictor import Predictor
     from poise.predict.sources import Picture
+    from poise.predict.stream import Finder
     from poise.predict.tiles import Tiling
 
 MARGIN = (0.12, 0.2)
@@ -33,6 +33,7 @@ TYPICAL_FACTOR = 2 / 3
 """What a pose with middling heatmaps keeps of its box's score (see `poise.predict.topdown`)."""
 
 
+@runtime_checkable
 class People(Protocol):
     """A source of person boxes.
 
@@ -74,7 +75,7 @@ class FoundPeople:
 
     def __init__(
         self,
-        predictor: Predictor,
+        predictor: Finder,
         name: str = "a single-stage model",
         *,
         min_score: float = PEOPLE_MIN_SCORE,
@@ -111,7 +112,8 @@ class FoundPeople:
                 waiting.append((image, source_name(picture)))
                 yield image
 
-        for poses in self._predictor.predict_iter(images(), min_score=self._min_score, tiles=self.tiles):
+        options: dict[str, Any] = {} if self.tiles is None else {"tiles": self.tiles}
+        for poses in self._predictor.predict_iter(images(), min_score=self._min_score, **options):
             image, name = waiting.popleft()
             yield Found(image, name, self._people(poses, (image.shape[0], image.shape[1])))
 

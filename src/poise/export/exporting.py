@@ -1,0 +1,157 @@
+"""From a model to a file that finds what the model finds, or no file at all."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from poise.checkpoints import LoadedCheckpoint
+from poise.export.description import describe, fixed_canvas
+from poise.export.graph import pose_graph
+from poise.export.parity import Parity, ParityError, Photograph, check, photographs
+from poise.export.quantise import Loss, Pictures, measure_loss, quantise
+from poise.export.writers import SUFFIXES, WRITERS, onnx_to_openvino
+from poise.extras import needs
+from poise.files import replacing
+from poise.runtime import ExportedModel, Size
+from poise.settings import nearest
+
+Tell = Callable[[str], None]
+"""Is told what happens next."""
+QUANTISED = ("onnx", "openvino")
+HALVED = ("onnx", "openvino")
+RUN_BY = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
+"""What each format needs beside torch, to be written and to be checked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is wanted.
+
+    Attributes:
+        format: ``onnx``, ``openvino``, ``torchscript`` or ``pt2``.
+        dynamic: the input may have any size (a multiple of the stride), as the picture's shape asks for.
+        size: (height, width) of an input of one size; None: what the model's view says.
+        half: store the weights in half precision.
+        int8: compute convolutions with whole numbers of eight bits, their ranges read off ``pictures``.
+        pictures: for ``int8``.
+        photographs: a folder of pictures that the file is checked with; None: those that come with Poise.
+    """
+
+    format: str = "onnx"
+    dynamic: bool = False
+    size: Size | None = None
+    half: bool = False
+    int8: bool = False
+    pictures: Pictures | None = None
+    photographs: Path | None = None
+
+    def check(self) -> None:
+        """``ValueError`` if something does not go together, or a library is missing."""
+        if self.format not in WRITERS:
+            raise ValueError(f"format {self.format!r} is not known{nearest(self.format, WRITERS)}")
+        if self.dynamic and self.size is not None:
+            raise ValueError("a size is for inputs of one size, dynamic is for any; ask for one of them")
+        if self.half and self.int8:
+            raise ValueError("half and int8 are two ways to make weights smaller; ask for one of them")
+        for wanted, name, formats in ((self.half, "half", HALVED), (self.int8, "int8", QUANTISED)):
+            if wanted and self.format not in formats:
+                raise ValueError(f"{name} is for the formats {' and '.join(formats)}, not for {self.format}")
+        if self.int8 and self.pictures is None:
+            raise ValueError("int8 needs pictures like those the model will see, to calibrate it: --calibrate DIR")
+        if self.pictures is not None and not self.int8:
+            raise ValueError("pictures to calibrate are for int8")
+        for library in RUN_BY.get(self.format, ()):
+            needs(library, "export", f"exporting to {self.format}")
+        if self.int8:
+            needs("onnxruntime", "export", "quantising")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of it.
+
+    Attributes:
+        path: the file.
+        size: bytes of it and of what belongs to it.
+        description: what it says about itself.
+        parity: how far it is from torch; of a quantised model, how far the file is from which it was made.
+        loss: what quantising cost, or None.
+    """
+
+    path: Path
+    size: int
+    description: Mapping[str, Any]
+    parity: Parity
+    loss: Loss | None = None
+
+
+def export_model(
+    loaded: LoadedCheckpoint, path: str | Path, plan: Plan, name: str = "", tell: Tell = lambda text: None
+) -> Report:
+    """Write a model as one file (OpenVINO: two), after it was checked against torch on photographs.
+
+    Args:
+        loaded: the model and its metadata.
+        path: the file, with the suffix of the format (`SUFFIXES`); one that is there is replaced.
+        plan: what is wanted.
+        name: of the model, for the file's description.
+        tell: is told what happens.
+
+    Raises:
+        ParityError: the file would find something else than torch; nothing is written.
+        ValueError: ``plan`` cannot be followed, or a library is missing.
+    """
+    plan.check()
+    path = Path(path)
+    suffix = SUFFIXES[plan.format]
+    if path.suffix.lower() != suffix:
+        raise ValueError(f"a file of the format {plan.format} ends with {suffix}, and {path} does not")
+    model = loaded.model
+    canvas = None if plan.dynamic else fixed_canvas(model.view, plan.size)
+    pictures = photographs(plan.photographs)
+    description = describe(model, loaded.metadata, canvas, "float16" if plan.half else "float32", name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
+        made = Path(folder) / f"model{suffix}"
+        first = made.with_suffix(".onnx") if plan.int8 else made
+        tell(f"recording {name or 'the model'} as {plan.format}")
+        WRITERS["onnx" if plan.int8 else plan.format](pose_graph(model), canvas, first, description)
+        tell(f"comparing with torch on {len(pictures)} photographs")
+        parity = check(ExportedModel(first), model, pictures)
+        loss = _quantised(first, made, description, plan, tell) if plan.int8 else None
+        description = ExportedModel(made).description
+        size = _put(made, path)
+    return Report(path, size, description, parity, loss)
+
+
+def _quantised(first: Path, made: Path, description: dict[str, Any], plan: Plan, tell: Tell) -> Loss:
+    """Make the quantised file out of the checked ONNX file; what that costs."""
+    assert plan.pictures is not None
+    tell(f"calibrating with {len(plan.pictures)} pictures")
+    small, whole = first.with_name("small.onnx"), ExportedModel(first)
+    quantise(first, small, {**description, "weights": "int8"}, plan.pictures)
+    if plan.format == "openvino":
+        onnx_to_openvino(small, made, {**description, "weights": "int8"})
+    tell("measuring average precision before and after")
+    loss = measure_loss(whole, ExportedModel(made if plan.format == "openvino" else small), plan.pictures)
+    if plan.format == "onnx":
+        small.replace(made)
+    return loss
+
+
+def _put(made: Path, path: Path) -> int:
+    """Move the file, and what belongs to it, where it shall be, the main file last; their size in bytes."""
+    total = 0
+    parts = [made.with_suffix(".bin"), made] if made.suffix == ".xml" else [made]
+    for part in parts:
+        total += part.stat().st_size
+        with replacing(path.with_suffix(part.suffix) if part is not made else path) as temporary:
+            part.replace(temporary)
+    return total
+
+
+__all__ = ["ParityError", "Photograph", "Plan", "Report", "export_model"]

@@ -1,0 +1,169 @@
+"""Does an exported file find what torch finds? Both look at real photographs.
+
+Letters: N poses, K keypoints, B boxes. Frame: image px.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from poise.data.images import read_image
+from poise.data.views import image_tensor, normalise
+from poise.models.base import PoseModel
+from poise.predict.boxes import Boxes, PersonBoxes
+from poise.predict.exported import ExportedPredictor
+from poise.predict.mapping import mapped_back
+from poise.predict.predictor import prepared
+from poise.predict.sources import Named, find_pictures
+from poise.predict.topdown import TopDownPredictor
+from poise.runtime import ExportedModel, inverse, letterbox
+from poise.types import ImageArray, Poses
+
+FOLDER = Path(__file__).parent / "photographs"
+"""Two free photographs that come with Poise; examples/ATTRIBUTION.md tells where they are from."""
+PEOPLE = {
+    "grace_hopper.jpg": ((0.0, 24.0, 511.0, 599.0),),
+    "three_people.jpg": ((0.0, 55.0, 315.0, 479.0), (505.0, 15.0, 860.0, 479.0), (970.0, 15.0, 1369.0, 479.0)),
+}
+"""Boxes of the people in them, xyxy."""
+MOST_PHOTOGRAPHS = 20
+LEAST_SCORE = 0.01
+"""Poses of lower scores are not compared: nobody looks at them."""
+KEYPOINT_LIMIT = 0.5
+"""Largest distance (px) of a keypoint from where torch finds it."""
+SCORE_LIMIT = 1e-3
+
+
+class ParityError(ValueError):
+    """An exported file does not find what torch finds."""
+
+
+class Photograph(NamedTuple):
+    """A picture and the people in it."""
+
+    name: str
+    image: ImageArray
+    boxes: PersonBoxes
+    """For models that look at one person at a time."""
+
+
+class Parity(NamedTuple):
+    """How far an exported file is from torch."""
+
+    photographs: int
+    poses: int
+    """Compared."""
+    keypoints: float
+    """Largest distance of a keypoint, px."""
+    scores: float
+    """Largest difference of a score of a pose or keypoint."""
+
+
+def photographs(folder: str | Path | None = None) -> list[Photograph]:
+    """The first pictures of a folder, each with one box around everything; None: those that come with Poise.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it has no pictures, or one cannot be read.
+    """
+    found = []
+    for path in find_pictures(FOLDER if folder is None else folder)[:MOST_PHOTOGRAPHS]:
+        image = read_image(path)
+        whole = ((-0.5, -0.5, image.shape[1] - 0.5, image.shape[0] - 0.5),)
+        people = PEOPLE.get(path.name, whole) if folder is None else whole
+        found.append(Photograph(path.name, image, PersonBoxes.of(people, [1.0] * len(people))))
+    return found
+
+
+def check(exported: ExportedModel, model: PoseModel, pictures: Sequence[Photograph]) -> Parity:
+    """Compare an exported file with its model.
+
+    A graph whose input has one size looks at padded pictures, and so does torch here.
+
+    Args:
+        exported: the file.
+        model: what it was made of.
+        pictures: with people, so that there is something to compare.
+
+    Raises:
+        ParityError: they differ by more than `KEYPOINT_LIMIT` and `SCORE_LIMIT`, or nobody was found.
+    """
+    reference = by_torch(model, pictures, exported.description)
+    found = by_runtime(exported, pictures)
+    parts = [compare(a, b, p.name) for a, b, p in zip(reference, found, pictures, strict=True)]
+    total = sum(part.poses for part in parts)
+    if total == 0:
+        raise ParityError(
+            "torch finds nobody in the photographs: name a folder with people that the model knows (--photos)"
+        )
+    return Parity(len(parts), total, max(p.keypoints for p in parts), max(p.scores for p in parts))
+
+
+def compare(reference: Poses, found: Poses, name: str) -> Parity:
+    """How far ``found`` is from ``reference`` in one photograph.
+
+    Raises:
+        ParityError: by more than the limits; says where.
+    """
+    left = list(range(len(found)))
+    worst = [0.0, 0.0]
+    expected = reference.filter(LEAST_SCORE)
+    for pose in expected:
+        distances = np.abs(found.keypoints[left] - pose.keypoints).max((1, 2), initial=0.0)
+        if not len(distances):
+            raise ParityError(f"in {name} torch finds {len(expected)} people, the exported model {len(found)}")
+        # several may lie in one place: the one of nearest score is meant
+        near = distances <= max(distances.min(), KEYPOINT_LIMIT)
+        best = int(np.where(near, np.abs(found.scores[left] - pose.scores[0]), np.inf).argmin())
+        other = left.pop(best)
+        marks = np.abs(found.keypoint_scores[other] - pose.keypoint_scores[0]).max()
+        score = max(float(marks), abs(float(found.scores[other] - pose.scores[0])))
+        worst = [max(worst[0], float(distances[best])), max(worst[1], score)]
+        if worst[0] > KEYPOINT_LIMIT or worst[1] > SCORE_LIMIT:
+            raise ParityError(
+                f"in {name} a pose of score {pose.scores[0]:.4f} is {worst[0]:.3f} px and {worst[1]:.5f} in score away "
+                f"from torch's; allowed are {KEYPOINT_LIMIT} px and {SCORE_LIMIT}"
+            )
+    if left and found.scores[left].max() > LEAST_SCORE + SCORE_LIMIT:
+        raise ParityError(f"in {name} the exported model finds somebody whom torch does not find")
+    return Parity(1, len(expected), *worst)
+
+
+def by_runtime(exported: ExportedModel, pictures: Sequence[Photograph]) -> list[Poses]:
+    """The poses that an exported file finds, of all scores."""
+    people = _boxes(pictures) if exported.looks_at_people else None
+    return ExportedPredictor(exported, people).predict(_named(pictures), min_score=0.0)
+
+
+def by_torch(model: PoseModel, pictures: Sequence[Photograph], description: dict[str, Any]) -> list[Poses]:
+    """The poses that torch finds in the same pictures, padded as the exported file pads them."""
+    if model.view.kind == "crop":
+        return TopDownPredictor(model, _boxes(pictures), "cpu").predict(_named(pictures), min_score=0.0)
+    ready = prepared(model, torch.device("cpu"))
+    return [_whole(ready, picture, description) for picture in pictures]
+
+
+def _whole(model: PoseModel, picture: Photograph, description: dict[str, Any]) -> Poses:
+    seen = letterbox(picture.image, description["view"], description["canvas"], description["least_side"])
+    height, width = seen.size
+    part = image_tensor(normalise(seen.image[0, :height, :width], model.view))
+    padded = torch.zeros(1, 3, *seen.image.shape[1:3])
+    padded[0, :, :height, :width] = part
+    with torch.inference_mode():
+        found = model.detect(padded, [seen.size])[0]
+    size = (picture.image.shape[0], picture.image.shape[1])
+    return replace(model.suppress(mapped_back(found, inverse(seen.to_input), size)), source=picture.name)
+
+
+def _named(pictures: Sequence[Photograph]) -> list[Named]:
+    return [Named(picture.image, picture.name, number) for number, picture in enumerate(pictures)]
+
+
+def _boxes(pictures: Sequence[Photograph]) -> Boxes:
+    return Boxes({number: picture.boxes for number, picture in enumerate(pictures)}, where="the photographs")

@@ -1,0 +1,186 @@
+"""Writing graphs as files: ONNX, OpenVINO and torch's own formats.
+
+Nothing here checks what a file computes: `poise.export.parity` does.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from poise.export.description import LEAST_CELLS
+from poise.export.graph import CropGraph, CropPoses, WholeGraph, WholePoses
+from poise.extras import needs
+from poise.runtime import KEY, Size
+
+EXAMPLE_CELLS = (6, 8)
+"""Rows and columns of strides in the example that a graph for any size is recorded with: no level has a side of 1."""
+MOST_CELLS = 512
+MOST_PEOPLE = 4096
+LARGE = 1024
+"""Tensors with fewer values stay in single precision."""
+
+Graph = WholeGraph | CropGraph
+Write = Callable[[Graph, Size | None, Path, Mapping[str, Any]], None]
+
+
+def write_onnx(graph: Graph, canvas: Size | None, path: Path, description: Mapping[str, Any]) -> None:
+    """One ``.onnx`` file with everything in it.
+
+    Args:
+        graph: of `poise.export.graph.pose_graph`.
+        canvas: (height, width) of the input; None: any. The number of crops is always free.
+        path: where it is written.
+        description: of `poise.export.description.describe`; its ``weights`` say whether they are stored in half.
+
+    Raises:
+        MissingLibraryError: a library of the extra ``export`` is missing.
+    """
+    onnx = needs("onnx", "export", "exporting to ONNX")
+    needs("onnxscript", "export", "exporting to ONNX")
+    whole = isinstance(graph, WholeGraph)
+    with _quiet():
+        made = torch.onnx.export(
+            recorded(graph, canvas),
+            dynamo=True,
+            optimize=False,  # slow, and every runtime does it for itself
+            input_names=("image", "size", "to_image") if whole else ("image", "to_image", "box_scores"),
+            output_names=WholePoses._fields if whole else CropPoses._fields,
+            verbose=False,
+        )
+    assert made is not None
+    proto = made.model_proto
+    for node in proto.graph.node:
+        node.ClearField("metadata_props")  # lines of source code, a third of the file
+        node.ClearField("doc_string")
+    if description["weights"] == "float16":
+        _store_in_half(proto.graph, onnx)
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = KEY, json.dumps(description, allow_nan=False)
+    proto.producer_name, proto.producer_version = "poise", description["poise"]
+    onnx.save(proto, str(path))
+
+
+def write_openvino(graph: Graph, canvas: Size | None, path: Path, description: Mapping[str, Any]) -> None:
+    """An ``.xml`` file, and the weights in a ``.bin`` file beside it; arguments and errors as `write_onnx`."""
+    needs("openvino", "export", "exporting to OpenVINO")
+    between = path.with_suffix(".onnx")
+    write_onnx(graph, canvas, between, {**description, "weights": "float32"})
+    onnx_to_openvino(between, path, description)
+    between.unlink()
+
+
+def onnx_to_openvino(source: Path, path: Path, description: Mapping[str, Any]) -> None:
+    """An ONNX file as ``.xml`` and ``.bin``."""
+    openvino = needs("openvino", "export", "exporting to OpenVINO")
+    model = openvino.convert_model(str(source))
+    model.set_rt_info(json.dumps(description, allow_nan=False), KEY)
+    openvino.save_model(model, str(path), compress_to_fp16=description["weights"] == "float16")
+
+
+def write_pt2(graph: Graph, canvas: Size | None, path: Path, description: Mapping[str, Any]) -> None:
+    """One ``.pt2`` file for ``torch.export.load``; it needs torchvision's operators. Arguments as `write_onnx`."""
+    with _quiet():
+        text = json.dumps(description, allow_nan=False)
+        torch.export.save(recorded(graph, canvas), str(path), extra_files={KEY: text})
+
+
+def write_torchscript(graph: Graph, canvas: Size | None, path: Path, description: Mapping[str, Any]) -> None:
+    """One ``.torchscript`` file for ``torch.jit.load``; it needs torchvision's operators. Arguments as `write_onnx`."""
+    with _quiet(), torch.no_grad():
+        traced = torch.jit.trace(_Plain(graph), _example(graph, canvas), check_trace=False)
+        torch.jit.save(traced, str(path), _extra_files={KEY: json.dumps(description, allow_nan=False)})
+
+
+WRITERS: dict[str, Write] = {
+    "onnx": write_onnx, "openvino": write_openvino, "torchscript": write_torchscript, "pt2": write_pt2,
+}  # fmt: skip
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".torchscript", "pt2": ".pt2"}
+"""Of the file of each format."""
+
+
+def recorded(graph: Graph, canvas: Size | None) -> ExportedProgram:
+    """The graph without Python in it: it is run once, and what it did is kept. Arguments as `write_onnx`."""
+    shapes: Any = (None, None, None)
+    if isinstance(graph, CropGraph):
+        people = {0: Dim("people", min=1, max=MOST_PEOPLE)}
+        shapes = people, people, people
+    elif canvas is None:
+        stride = graph.model.view.stride
+        rows, columns = (Dim(name, min=LEAST_CELLS, max=MOST_CELLS) for name in ("rows", "columns"))
+        shapes = {1: stride * rows, 2: stride * columns}, None, None
+    with _quiet():
+        return torch.export.export(_Plain(graph), _example(graph, canvas), dynamic_shapes=(shapes,), strict=False)
+
+
+class _Plain(nn.Module):
+    """A graph whose results are a plain tuple: files know no classes of Poise."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        """As the graph's."""
+        return tuple(self.graph(*arguments))
+
+
+def _example(graph: Graph, canvas: Size | None) -> tuple[Tensor, ...]:
+    """Arguments to run a graph with."""
+    generator = torch.Generator().manual_seed(0)
+    if isinstance(graph, CropGraph):
+        size = graph.model.view.size
+        assert size is not None
+        image = torch.randint(0, 256, (3, *size, 3), dtype=torch.uint8, generator=generator)
+        return image, torch.eye(2, 3).repeat(3, 1, 1), torch.ones(3)
+    stride = graph.model.view.stride
+    height, width = canvas or (EXAMPLE_CELLS[0] * stride, EXAMPLE_CELLS[1] * stride)
+    image = torch.randint(0, 256, (1, height, width, 3), dtype=torch.uint8, generator=generator)
+    return image, torch.tensor([height, width]), torch.eye(2, 3)
+
+
+def _store_in_half(graph: Any, onnx: Any) -> None:
+    """Filters and matrices of an ONNX graph become float16, and are made float32 again when they are used.
+
+    Runtimes do that once, when they load the file: it is half as large, and computes in single precision.
+    """
+    casts = []
+    for tensor in graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) < 2 or np.prod(tensor.dims) < LARGE:
+            continue
+        with np.errstate(over="ignore"):
+            smaller = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+        if not np.isfinite(smaller).all():
+            continue
+        name = tensor.name
+        tensor.CopyFrom(onnx.numpy_helper.from_array(smaller, f"{name}.half"))
+        casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings and notes of exporters about their own insides."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
