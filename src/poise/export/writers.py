@@ -128,11 +128,11 @@ class _Plain(nn.Module):
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
-        self.graph = graph
+        self.finder = graph  # a recorded module has a graph of its own
 
     def forward(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         """As the graph's."""
-        return tuple(self.graph(*arguments))
+        return tuple(self.finder(*arguments))
 
 
 def _example(graph: Graph, canvas: Size | None) -> tuple[Tensor, ...]:
