@@ -8,7 +8,7 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from poise.geometry.oks import oks
+from poise.geometry.oks import oks, paired_oks
 from poise.skeletons import COCO17
 
 
@@ -102,3 +102,13 @@ def test_gradient():
 def test_wrong_keypoint_count_is_named():
     with pytest.raises(ValueError, match="poses have 3 keypoints, persons 17, and 17 sigmas"):
         oks(np.zeros((1, 3, 2)), np.zeros((1, 17, 3)), np.zeros(1), COCO17.sigmas)
+
+
+def test_pairs_are_the_diagonal_of_the_table():
+    rng = np.random.default_rng(4)
+    poses, persons = rng.uniform(0, 50, (2, 7, 17, 2))
+    areas = rng.uniform(100, 900, 7)
+    marked = np.concatenate([persons, np.ones((7, 17, 1))], 2)
+    table = oks(poses, marked, areas, COCO17.sigmas)
+    np.testing.assert_allclose(paired_oks(poses, persons, areas, COCO17.sigmas), np.diag(table))
+    assert paired_oks(poses[:0], persons[:0], areas[:0], COCO17.sigmas).shape == (0,)

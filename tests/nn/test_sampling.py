@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torchvision.ops import deform_conv2d
 
-from poise.nn.sampling import conv3x3_at, sample_bilinear
+from poise.nn.sampling import conv3x3_at, gather_patches, sample_bilinear
 
 
 def test_equals_a_1x1_deformable_convolution() -> None:
@@ -40,5 +40,15 @@ def test_sparse_convolution_equals_the_dense_one(groups: int, bias: bool) -> Non
     rows, columns = torch.tensor([0, 0, 4, 4, 2]), torch.tensor([0, 7, 0, 7, 3])
     dense = convolution(features[None])[0][:, rows, columns].T
     torch.testing.assert_close(conv3x3_at(convolution, features, rows, columns), dense, atol=1e-6, rtol=1e-5)
+    nhwc = features[None].to(memory_format=torch.channels_last)[0]
+    torch.testing.assert_close(conv3x3_at(convolution, nhwc, rows, columns), dense, atol=1e-6, rtol=1e-5)
     none = conv3x3_at(convolution, features, rows[:0], columns[:0])
     assert none.shape == (0, 9)
+
+
+def test_padding_is_zero_whatever_the_map_holds() -> None:
+    features = torch.full((2, 3, 3), torch.nan)
+    features[:, 1:, 1:] = 1.0
+    patches = gather_patches(features, torch.tensor([2]), torch.tensor([2]))
+    assert patches.shape == (1, 9, 2)
+    assert patches[0, :, 0].tolist() == [1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from poise.geometry.oks import oks
+from poise.geometry.oks import paired_oks
 from poise.types import FloatArray, Poses
 
 NEIGHBOUR_IOU = 0.3
@@ -30,14 +30,14 @@ def consensus_scores(poses: Poses, candidates: Poses) -> FloatArray:
         poses: N poses, in the frame of the candidates; usually some of them.
         candidates: M poses before suppression.
     """
-    near = box_iou(poses.boxes, candidates.boxes) > NEIGHBOUR_IOU
-    ones = np.ones((*candidates.keypoints.shape[:2], 1), np.float32)
+    pose, candidate = np.nonzero(box_iou(poses.boxes, candidates.boxes) > NEIGHBOUR_IOU)
     sides = candidates.boxes[:, 2:] - candidates.boxes[:, :2]
-    persons = np.concatenate([candidates.keypoints, ones], axis=2)
-    similar = oks(poses.keypoints, persons, sides.prod(1), poses.skeleton.sigmas)
-    weight = near * candidates.scores
-    support = (weight * similar).sum(1)
-    total = weight.sum(1)
+    similar = paired_oks(
+        poses.keypoints[pose], candidates.keypoints[candidate], sides.prod(1)[candidate], poses.skeleton.sigmas
+    )
+    weight = candidates.scores[candidate].astype(np.float64)
+    support = np.bincount(pose, weight * similar, len(poses)).astype(np.float64)  # whole numbers if there is no pair
+    total = np.bincount(pose, weight, len(poses)).astype(np.float64)
     agreement = np.divide(support, total, out=np.zeros_like(support), where=total > 0)
     return np.asarray(poses.scores * agreement * support / (support + ENOUGH), dtype=np.float32)
 

@@ -59,6 +59,25 @@ def oks(poses: Any, persons: Any, areas: Any, sigmas: Sequence[float]) -> Any:
     return similarity.sum(-1) / labelled.sum(-1).clip(1)
 
 
+def paired_oks(
+    poses: npt.NDArray[np.floating],
+    persons: npt.NDArray[np.floating],
+    areas: npt.NDArray[np.floating],
+    sigmas: Sequence[float],
+) -> npt.NDArray[np.floating]:
+    """OKS (n,) of n pairs: pose i with person i, all of whose keypoints count.
+
+    Args:
+        poses: (n, K, 2) x, y.
+        persons: (n, K, 2).
+        areas: (n,) areas of the persons.
+        sigmas: the K constants of the skeleton.
+    """
+    squares = ((poses - persons) ** 2).sum(-1)
+    scale = np.array([2 * (2 * sigma) ** 2 for sigma in sigmas], squares.dtype)
+    return np.asarray(np.exp(-squares / ((areas[:, None] + _EPSILON) * scale)).mean(-1))
+
+
 def mutual_oks(
     keypoints: npt.NDArray[np.floating],
     areas: npt.NDArray[np.floating],

@@ -74,7 +74,8 @@ class AlignedMap:
 
     def __init__(self, tower: Tensor, weight: Tensor, plan: SamplingPlan, b: int) -> None:
         self._tower, self._weight, self._plan, self._image = tower, weight, plan, b
-        self._values = tower.new_zeros(len(weight), *tower.shape[-2:])
+        # channels last, as `conv3x3_at` likes it
+        self._values = tower.new_zeros(*tower.shape[-2:], len(weight)).permute(2, 0, 1)
         self._known = torch.zeros(tower.shape[-2:], dtype=torch.bool, device=tower.device)
 
     def around(self, rows: Tensor, columns: Tensor) -> Tensor:

@@ -32,18 +32,22 @@ def gather_patches(features: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """3x3 neighbourhoods (zero padded) of some cells.
 
     Args:
-        features: (C, H, W) of one image.
+        features: (C, H, W) of one image; quickest if the channels of a cell lie together in memory.
         rows: (n,) integer rows.
         columns: (n,) integer columns.
 
     Returns:
-        (n, C, 9), taps in row-major order.
+        (n, 9, C), taps in row-major order.
     """
-    padded = F.pad(features, (1, 1, 1, 1))
-    shift = torch.arange(3, device=features.device)
+    channels, height, width = features.shape
+    shift = torch.arange(-1, 2, device=features.device)
     r = rows[:, None] + shift.repeat_interleave(3)
     c = columns[:, None] + shift.repeat(3)
-    return padded[:, r, c].permute(1, 0, 2)
+    inside = (r >= 0) & (r < height) & (c >= 0) & (c < width)
+    cells = (r * width + c).where(inside, torch.zeros_like(r)).flatten()
+    patches = features.permute(1, 2, 0).reshape(-1, channels).index_select(0, cells)
+    # zeros by choice, not by a factor: what lies at the first cell may be anything
+    return patches.masked_fill_(~inside.flatten()[:, None], 0).reshape(len(rows), 9, channels)
 
 
 def conv3x3_at(convolution: nn.Conv2d, features: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -58,8 +62,12 @@ def conv3x3_at(convolution: nn.Conv2d, features: Tensor, rows: Tensor, columns: 
     Returns:
         (n, out_channels), equal to the dense output up to float rounding.
     """
-    groups = convolution.groups
-    patches = gather_patches(features, rows, columns).reshape(len(rows), groups, 9 * features.shape[0] // groups)
-    weight = convolution.weight.reshape(groups, convolution.out_channels // groups, -1)
-    result = torch.einsum("ngc,goc->ngo", patches, weight).reshape(len(rows), convolution.out_channels)
-    return result if convolution.bias is None else result + convolution.bias
+    groups, outputs = convolution.groups, convolution.out_channels
+    patches = gather_patches(features, rows, columns)
+    weight = convolution.weight.flatten(2).transpose(1, 2)  # (outputs, 9, C / groups)
+    if groups == 1:
+        result = patches.flatten(1) @ weight.flatten(1).T
+    else:
+        parts = patches.unflatten(2, (groups, -1)).permute(2, 0, 1, 3).flatten(2)
+        result = (parts @ weight.unflatten(0, (groups, -1)).flatten(2).transpose(1, 2)).permute(1, 0, 2).flatten(1)
+    return result.reshape(len(rows), outputs) if convolution.bias is None else result + convolution.bias
