@@ -27,6 +27,10 @@ from poise.types import IntArray, Poses
 Array = npt.NDArray[np.float64]
 _AREA_OF_BOX = 0.53
 """Share of its box that a person covers on average."""
+_PLACE_SPREAD = 0.06
+"""Variance of the distance between two boxes of one person in frames that follow, areas of the box."""
+_SIZE_SPREAD = 0.4
+"""Standard deviation of the logarithm of the ratio of their heights: limbs that are hidden shorten a box."""
 _LOWEST_WEIGHT = 0.05
 """Weight of a keypoint with score 0 in the comparison of two poses."""
 
@@ -134,10 +138,12 @@ class Tracker:
         if not len(indices) or not tracks:
             return indices
         alike = similarity(tracks, poses[indices], boxes[indices], self.config.keypoint_weight)
-        alike -= self.config.gap_penalty * np.array([[t.gap > 1.5 * self._steps] for t in tracks])
+        possible = alike >= self.config.min_similarity
+        lost = np.array([[t.gap > 1.5 * self._steps] for t in tracks])
+        value = 1 + alike * _certainty(tracks)[:, None] - self.config.gap_penalty * lost
         taken = []
-        for row, column in zip(*self._assign(-np.where(alike >= self.config.min_similarity, alike, -1)), strict=True):
-            if alike[row, column] >= self.config.min_similarity:
+        for row, column in zip(*self._assign(-np.where(possible, value, -1)), strict=True):
+            if possible[row, column]:
                 self._see(tracks[row], poses, boxes, int(indices[column]), ids)
                 taken.append(column)
         return np.delete(indices, taken)
@@ -212,19 +218,38 @@ def follow(video: Iterable[Poses], config: TrackerConfig | None = None) -> Itera
 def similarity(tracks: Sequence[_Track], poses: Poses, boxes: Array, keypoint_weight: float) -> Array:
     """(T, N) in 0..1: how well each pose fits each track.
 
-    Both parts allow for the uncertainty of the filter, which grows with the time that somebody was not seen.
+    Keypoints and place allow for the uncertainty of the filter, which grows with the time that somebody was not seen;
+    the size of a person does not change meanwhile.
     """
-    variances = np.array([t.motion.centre_variance for t in tracks])
+    variances = _variances(tracks)
     expected = np.array([t.motion.box for t in tracks])
-    areas = np.maximum((expected[:, 2:] - expected[:, :2]).prod(1), 1.0)
+    areas = _areas(tracks)
     keypoints = _keypoint_similarity(tracks, poses, areas, variances)
     centres = (expected[:, :2] + expected[:, 2:]) / 2
     offsets = centres[:, None] - (boxes[None, :, :2] + boxes[None, :, 2:]) / 2
-    reach = 0.06 * areas + variances
+    reach = _PLACE_SPREAD * areas + variances
     near = np.exp(-(offsets**2).sum(-1) / (2 * reach[:, None]))
     heights = np.log((expected[:, None, 3] - expected[:, None, 1]) / (boxes[None, :, 3] - boxes[None, :, 1]))
-    place = near * np.exp(-(heights**2) / (2 * 0.4**2))
-    return np.asarray(keypoint_weight * keypoints + (1 - keypoint_weight) * place)
+    size = np.exp(-(heights**2) / (2 * _SIZE_SPREAD**2))
+    return np.asarray(size * (keypoint_weight * keypoints + (1 - keypoint_weight) * near))
+
+
+def _certainty(tracks: Sequence[_Track]) -> Array:
+    """(T,) in 0..1: how sharply each track says where somebody is.
+
+    Who was lost long ago could be anywhere and would resemble everybody; who is known to be there goes first.
+    """
+    spread = _PLACE_SPREAD * _areas(tracks)
+    return np.asarray(np.sqrt(spread / (spread + _variances(tracks))))
+
+
+def _areas(tracks: Sequence[_Track]) -> Array:
+    boxes = np.array([t.motion.box for t in tracks])
+    return np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(1), 1.0)
+
+
+def _variances(tracks: Sequence[_Track]) -> Array:
+    return np.array([t.motion.centre_variance for t in tracks])
 
 
 def _keypoint_similarity(tracks: Sequence[_Track], poses: Poses, areas: Array, variances: Array) -> Array:
