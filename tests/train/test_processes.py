@@ -24,7 +24,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=900,
             check=False,
         )
         assert result.returncode == 0, result.stderr[-3000:]

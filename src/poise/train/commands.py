@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
 from poise.data.config import SourceConfig
@@ -35,8 +34,7 @@ def next_commands(
         files += ["--boxes", truth] if true_boxes else []
         commands["evaluate"] = ["poise", "evaluate", "--model", checkpoint, *files, *on]
     commands["predict"] = ["poise", "predict", "PICTURE", "--model", checkpoint, *on]
-    if find_spec("poise.cli.export") is not None:  # the verb comes with its module
-        commands["export"] = ["poise", "export", "--model", checkpoint]
+    commands["export"] = ["poise", "export", checkpoint]
     return {"resume": resume_command(run, device)} | {what: shlex.join(words) for what, words in commands.items()}
 
 
