@@ -82,6 +82,23 @@ def test_predict_finds_then_refines(flip):
 
 
 @pytest.mark.usefixtures("truth")
+def test_what_the_network_saw_is_drawn_under_the_poses(tmp_path):
+    """The rest of the picture is dimmed; with people, there is light in colours."""
+    for out, more in (("plain", ()), ("lit", ("--heatmaps",))):
+        result = poise("predict", "0.png", "1.png", "--model", "crops", "--people", "dots", "--out", out, *more)
+        assert result.exit_code == 0, result.output
+    plain, lit = (np.asarray(Image.open(tmp_path / out / "0.png")).astype(int) for out in ("plain", "lit"))
+    spread = np.ptp(lit, axis=2) - np.ptp(plain, axis=2)
+    assert (spread > 60).sum() > 20
+    nobody = np.asarray(Image.open(tmp_path / "lit/1.png")).astype(float)
+    before = np.asarray(Image.open(tmp_path / "1.png")).astype(float)
+    np.testing.assert_allclose(nobody, before * (1 - 0.45 * 0.8), atol=1)
+    wrong = poise("predict", "0.png", "--model", "dots", "--heatmaps")
+    assert wrong.exit_code == 1
+    assert told(wrong) == "poise: --heatmaps draws what a top-down model saw; name one with --model\n"
+
+
+@pytest.mark.usefixtures("truth")
 def test_predict_draws_and_says_who_finds_the_people(named_models):
     result = poise("predict", "0.png", "1.png", "--model", "crops")
     assert result.exit_code == 0, result.output
