@@ -13,6 +13,7 @@ from poise.geometry.heatmaps import (
     gaussian_kernel,
     inside,
     keypoint_cells,
+    log_parabola,
     second_peak,
     sign_offset,
 )
@@ -162,7 +163,7 @@ def test_a_zero_map_has_a_defined_result() -> None:
     assert peaks.scores.tolist() == [0.0]
 
 
-@pytest.mark.parametrize("read", [second_peak, sign_offset])
+@pytest.mark.parametrize("read", [second_peak, sign_offset, log_parabola])
 def test_what_is_drawn_is_read_again(read: object) -> None:
     """Within the cell, away from the border; decoders keep the leading shape, also of no maps."""
     assert callable(read)
@@ -172,3 +173,24 @@ def test_what_is_drawn_is_read_again(read: object) -> None:
     assert ((peaks.points - (4 * cells + 2)).abs() <= 1.0 + 1e-9).all()
     torch.testing.assert_close(peaks.scores.float(), torch.ones(2, 2), rtol=0, atol=1e-5)
     assert read(torch.zeros(0, 2, *SIZE), 5).points.shape == (0, 2, 2)
+
+
+@pytest.mark.parametrize("point", [(20.0, 30.0), (21.3, 28.9), (33.7, 17.2), (1.2, 3.0)])
+def test_log_parabola_finds_the_centre_of_a_gaussian(point: tuple[float, float]) -> None:
+    """To a thousandth of a cell: it is exact but for the blur's and the border's cut."""
+    x, y = torch.arange(48.0), torch.arange(64.0)[:, None]
+    heights = 200 * torch.exp(-((x - point[0]) ** 2 + (y - point[1]) ** 2) / (2 * 1.5**2))
+    peaks = log_parabola(heights[None], 1)
+    expected = torch.tensor([[4 * point[0] + 2, 4 * point[1] + 2]], dtype=peaks.points.dtype)
+    torch.testing.assert_close(peaks.points, expected, atol=0.02, rtol=0)
+    blurred = log_parabola(heights[None], 5).points
+    if point[0] > 4:
+        torch.testing.assert_close(blurred, expected, atol=0.02, rtol=0)
+
+
+def test_log_parabola_of_flat_and_empty_maps() -> None:
+    empty, flat = log_parabola(torch.zeros(1, 8, 6), 5), log_parabola(torch.full((1, 8, 6), 9.0), 1)
+    assert empty.points.tolist() == [[2.0, 2.0]]
+    assert float(empty.scores) == 0
+    assert flat.points.tolist() == [[2.0, 2.0]]
+    assert float(flat.scores) == pytest.approx(9 / 255)

@@ -15,12 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from poise.export.suppression import consensus, greedy, soft_boxes, soft_poses
-from poise.geometry import heatmaps as geometry
 from poise.models import dense
 from poise.models.base import PoseModel
 from poise.models.directpose import DirectPose, DirectPoseOutputs
 from poise.models.directpose_refine import refine_keypoints
-from poise.models.rsn import RSN
+from poise.models.rsn import DECODERS, RSN
 from poise.models.smpr import SMPR, SMPROutputs
 from poise.models.snapping import snap
 from poise.nn.fold import fold_batch_norm
@@ -160,7 +159,7 @@ class CropGraph(nn.Module):
         """
         model, config = self.model, self.model.config
         maps = dense.precise(model.heatmaps(self.normalised(image)))
-        read = geometry.second_peak if config.decoding == "official" else geometry.sign_offset
+        read = DECODERS[config.decoding]
         peaks = read(maps, config.blur)
         points, marks = peaks.points.float(), peaks.scores.float() + config.score_offset
         factor = _mean_of_counted(marks, config.min_keypoint_score)

@@ -32,6 +32,8 @@ _BORDER = 10
 """Cells of zeros that the official decoder puts around a map; its peaks may lie there."""
 _TEMPERATURE = 16.0
 """Maps that predict a place are divided by it: their values are then of a size with those that predict heights."""
+_LEAST = 1e-6
+"""Nothing in a logarithm or below a fraction is smaller."""
 _SHIFT = 0.25
 """How far a peak moves towards its neighbour, cells."""
 
@@ -226,6 +228,38 @@ def sign_offset(maps: Tensor, kernel: int) -> Peaks:
     point = torch.stack([x, y], -1) + shift
     point = torch.where((top > 0)[..., None], point, -1.0)
     return Peaks(STRIDE * point, top / PEAK)
+
+
+def log_parabola(maps: Tensor, kernel: int) -> Peaks:
+    """The summit of parabolas through the logarithms of the highest cell and its neighbours (ours).
+
+    A Gaussian's logarithm is a parabola. As in DARK (Zhang et al. 2020, arXiv 1910.06278) the map is blurred first; the
+    two axes are taken apart, and a summit lies at most a cell from the highest cell. A map without a positive value
+    gives the cell (0, 0). The score is the highest value / 255 before the blur.
+
+    Args:
+        maps: (..., h, w).
+        kernel: of the blur.
+    """
+    height, width = maps.shape[-2:]
+    smooth = blur(_exact(maps), kernel).flatten(-2)
+    top, best = smooth.max(-1)
+    x, y = best % width, torch.div(best, width, rounding_mode="floor")
+    logs = smooth.clamp(min=_LEAST).log()
+
+    def offset(cell: Tensor, length: int, step: int) -> Tensor:
+        """Offset along one axis; at a border the parabola is that of the cells beside it."""
+        middle = cell.clamp(1, length - 2)
+        index = best + (middle - cell) * step
+        behind, here, ahead = (logs.gather(-1, (index + s)[..., None])[..., 0] for s in (-step, 0, step))
+        bend = 2 * here - ahead - behind
+        summit = middle - cell + 0.5 * (ahead - behind) / bend.clamp(min=_LEAST)
+        return torch.where(bend > _LEAST, summit, 0.0).clamp(-1, 1)
+
+    shift = torch.stack([offset(x, width, 1), offset(y, height, width)], -1)
+    point = torch.stack([x, y], -1) + torch.where((top > 0)[..., None], shift, 0.0)
+    point = torch.minimum(point.clamp(min=0), point.new_tensor([width - 1, height - 1]))
+    return Peaks(STRIDE * point + STRIDE / 2, maps.amax((-2, -1)).clamp(min=0) / PEAK)
 
 
 def _exact(maps: Tensor) -> Tensor:

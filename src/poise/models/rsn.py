@@ -38,6 +38,14 @@ BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 
 """Blocks of each layer by depth."""
 
 
+DECODERS: dict[str, Callable[[Tensor, int], geometry.Peaks]] = {
+    "official": geometry.second_peak,
+    "mmpose": geometry.sign_offset,
+    "parabola": geometry.log_parabola,
+}
+"""Heatmaps and size of the blur -> keypoints."""
+
+
 def _crop(height: int, width: int, extension: tuple[float, float]) -> ViewSpec:
     return ViewSpec(kind="crop", size=(height, width), extension=extension, stride=STRIDE, half_pixel=False)
 
@@ -102,8 +110,9 @@ class RSNConfig(Settings):
     hardest: int = Field(default=8, ge=1)
     """Keypoints of a view whose errors count in the finest level."""
     # decoding
-    decoding: Literal["official", "mmpose"] = "official"
-    """How a keypoint is read off a map: see `second_peak` and `sign_offset` in `poise.geometry.heatmaps`."""
+    decoding: Literal["official", "mmpose", "parabola"] = "official"
+    """How a keypoint is read off a map: see `second_peak`, `sign_offset` and, our own, `log_parabola` in
+    `poise.geometry.heatmaps`."""
     blur: int = Field(default=5, ge=1)
     """Size of the decoder's Gaussian; the authors take 9 on MPII."""
     score_offset: float = 0.5
@@ -171,7 +180,8 @@ def _small_preset() -> RSNConfig:
     """For CPUs and for few data whose keypoints are not all labelled."""
     return RSNConfig(
         depth=10, trunk="mobilenetv2_100", stem=32, planes=(32, 64, 128, 256), branch_ratio=(32, 64),
-        unit_channels=128, output_gain=20, objective="place", unlabelled="ignore", view=_crop(192, 160, (1.2, 1.2)),
+        unit_channels=128, output_gain=20, objective="place", unlabelled="ignore", decoding="parabola",
+        view=_crop(192, 160, (1.2, 1.2)),
     )  # fmt: skip
 
 
@@ -306,8 +316,7 @@ class RSN(nn.Module):
     @torch.no_grad()
     def decode_heatmaps(self, heatmaps: Tensor) -> tuple[FloatArray, FloatArray]:
         """Keypoints (B, K, 2) in input px and their scores (B, K), of final heatmaps (B, K, h, w)."""
-        read = geometry.second_peak if self.config.decoding == "official" else geometry.sign_offset
-        peaks = read(precise(heatmaps), self.config.blur)
+        peaks = DECODERS[self.config.decoding](precise(heatmaps), self.config.blur)
         scores = peaks.scores + self.config.score_offset
         return peaks.points.float().cpu().numpy(), scores.float().cpu().numpy()
 

@@ -54,8 +54,8 @@ def snap(candidates: Candidates, logits: Tensor, stride: int, reach: float, rebo
     """Move each keypoint towards the best peak of its kind.
 
     The support of a peak of height p at distance d from the keypoint is p exp(-d^2 / (2 (reach s)^2)), s the root of
-    the area of the candidate's box. The keypoint goes the part support / (support + `FLOOR`) of the way to the peak with
-    the largest, which becomes the keypoint's score.
+    the area of the candidate's box. The keypoint goes the part support / (support + `FLOOR`) of the way to the peak
+    with the largest, which becomes the keypoint's score.
 
     Args:
         candidates: of one image.
