@@ -1,5 +1,6 @@
 """Tiles: everything is seen completely by one of them, mapped back exactly, and found once."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -7,9 +8,9 @@ import pytest
 
 from dots import DotModel, dot_picture, keypoints_of
 from poise.predict.predictor import Predictor
-from poise.predict.tiles import Tiling, oks_nms, parse_tiling, tile_boxes, tiled_views, without_cut
+from poise.predict.tiles import Tiling, merge_tiles, oks_nms, parse_tiling, tile_boxes, tiled_views, without_cut
 from poise.skeletons import COCO17
-from poise.types import Poses, View, ViewSpec
+from poise.types import Poses, ViewSpec
 
 
 @pytest.mark.parametrize(
@@ -92,10 +93,8 @@ def one(box, score=0.5):
 
 
 def test_cut_people_are_dropped_at_inner_borders_only():
-    def view(box, size=(200, 300)):
-        return View(None, np.eye(2, 3), (1, 1), size, box=np.array(box, np.float32) if box else None)
-
-    tile = view([100, 0, 200, 100])
+    size = (200, 300)
+    tile = [100, 0, 200, 100]
     for box, kept in (
         ([120, 10, 180, 90], True),
         ([120, -0.5, 180, 90], True),
@@ -103,11 +102,46 @@ def test_cut_people_are_dropped_at_inner_borders_only():
         ([120, 10, 199.5, 90], False),
         ([120, 10, 180, 98.5], False),
     ):
-        assert len(without_cut(one(box), tile)) == kept, box
-    assert len(without_cut(one([200, 100, 299.5, 199.5]), view([200, 100, 300, 200]))) == 0
-    assert len(without_cut(one([210, 110, 299.5, 199.5]), view([200, 100, 300, 200]))) == 1
-    assert len(without_cut(one([0, 0, 300, 200]), view(None))) == 1
-    assert len(without_cut(Poses.empty(), tile)) == 0
+        assert len(without_cut(one(box), tile, size)) == kept, box
+    assert len(without_cut(one([200, 100, 299.5, 199.5]), [200, 100, 300, 200], size)) == 0
+    assert len(without_cut(one([210, 110, 299.5, 199.5]), [200, 100, 300, 200], size)) == 1
+    assert len(without_cut(one([0, 0, 300, 200]), None, size)) == 1
+    assert len(without_cut(Poses.empty(), tile, size)) == 0
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_every_tile_comes_to_its_own_conclusion(flip):
+    """A model whose scores count its candidates judges the same people in a tile as in a picture of their own."""
+    seen = []
+
+    class Counting(DotModel):
+        def suppress(self, poses):
+            seen.append(len(poses))
+            return super().suppress(replace(poses, scores=poses.scores * len(poses) / 10))
+
+    picture = dot_picture((240, 400), FAR, sigma=2.0)
+    model = Predictor(Counting(long_side=96), "cpu")
+    tiling = Tiling(2, 1, overlap=0.3, whole=False)
+    (a, b) = tile_boxes((240, 400), tiling)
+    alone = [
+        model.predict(np.ascontiguousarray(picture[:, x1:x2]), flip=flip, min_score=0)[0] for x1, _, x2, _ in (a, b)
+    ]
+    seen.clear()
+    found = model.predict(picture, tiles=tiling, flip=flip, min_score=0)[0]
+    assert len(seen) == 2
+    best = sorted((p.scores[0] for p in alone if len(p)), reverse=True)
+    assert found.scores[0] == pytest.approx(best[0], rel=1e-4)
+
+
+def test_of_equals_the_best_one_stays():
+    near = one([100, 50, 140, 150], 0.9)
+    far = Poses(np.full((1, 17, 2), 500.0), np.ones((1, 17)), [[102, 52, 141, 155]], [0.6], COCO17)
+    other = Poses(np.full((1, 17, 2), 900.0), np.ones((1, 17)), [[160, 50, 200, 150]], [0.5], COCO17)
+    everybody = Poses.concatenate([far, other, near])
+    kept = merge_tiles([everybody], [None], (400, 400), lambda poses: poses, Tiling())
+    assert kept.scores.tolist() == pytest.approx([0.9, 0.5])
+    both = merge_tiles([everybody], [None], (400, 400), lambda poses: poses, Tiling(max_iou=1.0))
+    assert both.scores.tolist() == pytest.approx([0.9, 0.6, 0.5])
 
 
 def test_oks_nms_equals_the_loop():
@@ -149,6 +183,8 @@ def test_texts():
         Tiling(overlap=0.95)
     with pytest.raises(ValueError, match="max_oks"):
         Tiling(max_oks=0)
+    with pytest.raises(ValueError, match="max_iou"):
+        Tiling(max_iou=1.5)
 
 
 def test_mistakes():

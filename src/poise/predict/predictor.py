@@ -6,10 +6,11 @@ Letters: N poses, K keypoints, H W picture. Frames: image px, input px.
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -23,10 +24,10 @@ from poise.predict.batches import run_in_batches
 from poise.predict.devices import Running, compile_parts, running
 from poise.predict.mapping import mapped_back
 from poise.predict.sources import each_picture, source_name, to_image
-from poise.predict.tiles import Tiling, merged, parse_tiling, tiled_views, without_cut
+from poise.predict.tiles import Tiling, merge_tiles, parse_tiling, tiled_views
 from poise.predict.views import Scale, ViewSource, whole_views
 from poise.skeletons import Skeleton
-from poise.types import Poses, View
+from poise.types import FloatArray, Poses, View
 
 if TYPE_CHECKING:
     from poise.predict.sources import Picture, Pictures
@@ -37,6 +38,14 @@ Rescore = Callable[[int, Poses], Poses]
 
 MIN_SCORE = 0.3
 """Poses below this score are left out where the checkpoint's metadata recommends no other ``min_score``."""
+
+
+class _Seen(NamedTuple):
+    """What is kept of a picture while its views run: (height, width), name, and what part each view shows."""
+
+    size: tuple[int, int]
+    name: str | None
+    tiles: list[FloatArray | None]
 
 
 class Predictor:
@@ -148,18 +157,18 @@ class Predictor:
         """
         if tiles is not None and (scales is not None or views is not None or rescore is not None):
             raise ValueError("tiles do not go with scales, views or rescore")
-        if tiles is not None:
-            tiling = tiles if isinstance(tiles, Tiling) else parse_tiling(tiles)
-            views, rescore = tiled_views(self.model.view, tiling, flip), merged(tiling.max_oks)
+        tiling = parse_tiling(tiles) if isinstance(tiles, str) else tiles
+        if tiling is not None:
+            views = tiled_views(self.model.view, tiling, flip)
         source = views if views is not None else whole_views(self.model.view, scales, flip)
         batch = self._batch(batch)
         threshold = self.min_score if min_score is None else min_score
         if not 0 <= threshold <= 1:
             raise ValueError(f"min_score {min_score!r} must lie in 0..1")
-        return self._stream(each_picture(images), source, batch, threshold, rescore)
+        return self._stream(each_picture(images), source, batch, threshold, rescore, tiling)
 
     def predict_views(self, views: Sequence[View]) -> list[Poses]:
-        """Candidate poses of each view, mapped to image px, before suppression; of a tile those it shows completely.
+        """Candidate poses of each view, mapped to image px, before suppression.
 
         Args:
             views: at least one, of whatever pictures; they run as one batch.
@@ -167,33 +176,37 @@ class Predictor:
         images = collate(views, self.model.view.stride).images.to(self.device)
         with torch.inference_mode(), self.running.precision():
             found = self.model.detect(images, [view.size for view in views])
-        mapped = (mapped_back(f, invert(v.to_input), v.image_size) for f, v in zip(found, views, strict=True))
-        return [without_cut(poses, view) for poses, view in zip(mapped, views, strict=True)]
+        return [mapped_back(f, invert(v.to_input), v.image_size) for f, v in zip(found, views, strict=True)]
 
     def _stream(
-        self, images: Iterator[Picture], source: ViewSource, batch: int, min_score: float, rescore: Rescore | None
+        self,
+        images: Iterator[Picture],
+        source: ViewSource,
+        batch: int,
+        min_score: float,
+        rescore: Rescore | None,
+        tiling: Tiling | None,
     ) -> Iterator[Poses]:
-        seen: list[tuple[tuple[int, int], str | None]] = []
+        seen: deque[_Seen] = deque()
 
         def pictures() -> Iterator[list[View]]:
             for number, picture in enumerate(images):
                 image = to_image(picture)
-                seen.append((image.shape[:2], source_name(picture)))
-                yield source(image, number)
+                views = source(image, number)
+                seen.append(_Seen(image.shape[:2], source_name(picture), [view.box for view in views]))
+                yield views
 
         found = run_in_batches(pictures(), self.predict_views, batch, self.model.view.stride)
         for number, parts in enumerate(found):
-            size, name = seen.pop(0)
-            scored = [rescore(number, Poses.concatenate(parts))] if parts and rescore is not None else parts
-            yield self._finished(scored, size, name).filter(min_score)
-
-    def _finished(self, parts: list[Poses], image_size: tuple[int, int], name: str | None) -> Poses:
-        """The poses of one picture out of the candidates of its views."""
-        if not parts:
-            return replace(Poses.empty(self.skeleton, image_size), source=name)
-        poses = self.model.suppress(Poses.concatenate(parts))
-        order = np.argsort(-poses.scores, kind="stable")
-        return replace(poses[order], image_size=image_size, source=name)
+            picture = seen.popleft()
+            poses = Poses.empty(self.skeleton)
+            if parts and tiling is not None:
+                poses = merge_tiles(parts, picture.tiles, picture.size, self.model.suppress, tiling)
+            elif parts:
+                candidates = Poses.concatenate(parts)
+                poses = self.model.suppress(candidates if rescore is None else rescore(number, candidates))
+            order = np.argsort(-poses.scores, kind="stable")
+            yield replace(poses[order], image_size=picture.size, source=picture.name).filter(min_score)
 
     def _batch(self, batch: int | None) -> int:
         if batch is None:

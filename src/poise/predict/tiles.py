@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from poise.data.views import whole_view
 from poise.geometry import affine
+from poise.geometry.consensus import box_iou
 from poise.geometry.oks import oks
 from poise.predict.views import ViewSource, mirrored
-from poise.types import ImageArray, IntArray, Poses, View, ViewSpec
+from poise.types import FloatArray, ImageArray, IntArray, Poses, View, ViewSpec
 
 MAX_TILES = 400
 _AREA_OF_BOX = 0.53
@@ -39,6 +40,8 @@ class Tiling:
         overlap: share of a tile that it has in common with the next one.
         whole: look at the whole picture, too.
         max_oks: of two poses with a larger object keypoint similarity the better one stays.
+        max_iou: likewise of two whose boxes have a larger intersection over union: what a tile shows from near and the
+            whole picture from afar may differ in the keypoints.
     """
 
     columns: int = 2
@@ -47,6 +50,7 @@ class Tiling:
     overlap: float = 0.25
     whole: bool = True
     max_oks: float = 0.5
+    max_iou: float = 0.5
 
     def __post_init__(self) -> None:
         """Check; ``ValueError`` names the value."""
@@ -58,6 +62,8 @@ class Tiling:
             raise ValueError(f"overlap {self.overlap!r} of tiles must lie in 0..0.9")
         if not 0 < self.max_oks <= 1:
             raise ValueError(f"max_oks {self.max_oks!r} must lie in 0..1")
+        if not 0 < self.max_iou <= 1:
+            raise ValueError(f"max_iou {self.max_iou!r} must lie in 0..1")
 
 
 def parse_tiling(text: str) -> Tiling:
@@ -128,17 +134,46 @@ def tiled_views(spec: ViewSpec, tiling: Tiling, flip: bool = False) -> ViewSourc
     return views
 
 
-def without_cut(poses: Poses, view: View) -> Poses:
+def merge_tiles(
+    parts: Sequence[Poses],
+    tiles: Sequence[FloatArray | None],
+    size: tuple[int, int],
+    suppress: Callable[[Poses], Poses],
+    tiling: Tiling,
+) -> Poses:
+    """The poses of a picture out of the candidates of its tiles, best first.
+
+    Each tile, and the whole picture, comes to its own conclusion first, as the model would about a picture of its own:
+    a model may count how many of its candidates agree. Then who is cut is left out, and of equals the best one stays.
+
+    Args:
+        parts: candidates of each view, image px.
+        tiles: what part of the picture each view shows, xyxy; None: all of it. Equal ones are views of one tile.
+        size: (height, width) of the picture.
+        suppress: of the model.
+        tiling: as the views were made.
+    """
+    views: dict[tuple[float, ...] | None, list[Poses]] = {}
+    for tile, poses in zip(tiles, parts, strict=True):
+        views.setdefault(None if tile is None else tuple(tile.tolist()), []).append(poses)
+    found = Poses.concatenate(
+        [without_cut(suppress(Poses.concatenate(group)), tile, size) for tile, group in views.items()]
+    )
+    return found[oks_nms(found, tiling.max_oks, tiling.max_iou)]
+
+
+def without_cut(poses: Poses, tile: Sequence[float] | None, size: tuple[int, int]) -> Poses:
     """The poses that a tile shows completely: not those at a border that is not the picture's own.
 
     Args:
-        poses: of one view, image px.
-        view: a tile, or a view of the whole picture, of which all poses are kept.
+        poses: of one tile, image px.
+        tile: x1, y1, x2, y2, the last two not included; None: the whole picture, of which all poses are kept.
+        size: (height, width) of the picture.
     """
-    if view.box is None or not len(poses):
+    if tile is None or not len(poses):
         return poses
-    x1, y1, x2, y2 = (float(v) for v in view.box)
-    height, width = view.image_size
+    x1, y1, x2, y2 = tile
+    height, width = size
     margin = _EDGE * max(x2 - x1, y2 - y1)
     low = np.array([x1 + margin if x1 > 0 else -np.inf, y1 + margin if y1 > 0 else -np.inf])
     high = np.array([x2 - 1 - margin if x2 < width else np.inf, y2 - 1 - margin if y2 < height else np.inf])
@@ -146,19 +181,15 @@ def without_cut(poses: Poses, view: View) -> Poses:
     return poses[inside]
 
 
-def merged(max_oks: float) -> Callable[[int, Poses], Poses]:
-    """OKS-NMS over the candidates of all tiles of a picture, in the form of `poise.predict.predictor.Rescore`."""
-    return lambda number, poses: poses[oks_nms(poses, max_oks)]
-
-
-def oks_nms(poses: Poses, max_oks: float) -> IntArray:
+def oks_nms(poses: Poses, max_oks: float, max_iou: float = 1.0) -> IntArray:
     """Indices of what is left when of two similar poses the better one stays, best first.
 
     The area in the similarity is that of the better one.
 
     Args:
         poses: N poses, image px.
-        max_oks: largest similarity of two that both stay.
+        max_oks: largest object keypoint similarity of two that both stay.
+        max_iou: largest intersection over union of their boxes.
     """
     points = np.nan_to_num(poses.keypoints.astype(np.float64), nan=1e9)
     persons = np.concatenate([points, np.ones_like(points[..., :1])], 2)
@@ -169,5 +200,6 @@ def oks_nms(poses: Poses, max_oks: float) -> IntArray:
         best, left = left[0], left[1:]
         kept.append(int(best))
         alike = oks(points[left], persons[best][None], areas[best][None], poses.skeleton.sigmas)[:, 0]
-        left = left[alike <= max_oks]
+        overlap = box_iou(poses.boxes[left], poses.boxes[best][None])[:, 0]
+        left = left[(alike <= max_oks) & (overlap <= max_iou)]
     return np.array(kept, np.int64)

@@ -294,7 +294,7 @@ def _seen(maps: Tensor, view: View) -> Heatmaps:
     height, width = maps.shape[-2:]
     to_input = scaling(view.size[1] / width, view.size[0] / height, half_pixel=False)
     to_image = compose(to_input, invert(view.to_input))
-    return Heatmaps(maps[None].float().cpu().numpy() / PEAK, to_image[None])
+    return Heatmaps((maps[None].float() / PEAK).cpu().numpy(), to_image[None])
 
 
 def _heatmap_model(model: PoseModel) -> HeatmapModel:

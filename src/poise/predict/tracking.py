@@ -245,7 +245,7 @@ def _certainty(tracks: Sequence[_Track]) -> Array:
 
 def _areas(tracks: Sequence[_Track]) -> Array:
     boxes = np.array([t.motion.box for t in tracks])
-    return np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(1), 1.0)
+    return np.asarray(np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(1), 1.0))
 
 
 def _variances(tracks: Sequence[_Track]) -> Array:
