@@ -19,20 +19,31 @@ def rsn_small() -> RunConfig:
 
     Made for one core of a processor without an accelerator: the first layers and all batch norms of the trunk, which
     starts from ImageNet, are frozen. Keypoints that are not labelled (all faces of Leeds Sports Pose) take no part in
-    the loss, and most athletes are turned upright. Expects the same folders as `directpose_mobilenetv2`, but for the
-    pictures without people.
+    the loss, and most athletes are turned upright. The 754 people of COCO are soon known by heart (AP 0.48 on them
+    against 0.16 on others after 58 visits with mild changes), so crops change much. Expects the same folders as
+    `directpose_mobilenetv2`, but for the pictures without people.
     """
     data = DataConfig(
         sources=(
-            SourceConfig(annotations="coco/annotations/train.json", images="coco/train", weight=0.65),
-            SourceConfig(annotations="lspet/annotations/train.json", images="lspet/images", weight=0.35),
+            SourceConfig(annotations="coco/annotations/train.json", images="coco/train", weight=0.5),
+            SourceConfig(annotations="lspet/annotations/train.json", images="lspet/images", weight=0.5),
         ),
         val=SourceConfig(annotations="coco/annotations/val.json", images="coco/val"),
         pipeline="crop",
         crop=CropConfig(
-            half_body_p=0.15, scale=(0.8, 1.25), rotation=30.0, rotation_p=0.5, upright_p=0.92, recolour_p=0.4
+            half_body_p=0.3,
+            scale=(0.65, 1.4),
+            rotation=40.0,
+            rotation_p=0.7,
+            shift_p=0.8,
+            shift=0.08,
+            upright_p=0.85,
+            extension_jitter=(0.2, 0.2),
+            recolour_p=0.8,
+            erase_p=0.6,
+            erase_patches=(1, 4),
         ),
-        augment=AugmentConfig(brightness=0.3, contrast=0.3, saturation=0.4, hue=0.03, grey_p=0.05, blur_p=0.1),
+        augment=AugmentConfig(brightness=0.4, contrast=0.4, saturation=0.6, hue=0.05, grey_p=0.1, blur_p=0.2),
         batch=16,
         workers=1,
         cache_mb=3000,
@@ -40,10 +51,10 @@ def rsn_small() -> RunConfig:
     optimiser = OptimiserConfig(
         kind="adamw",
         lr=1.2e-3,
-        weight_decay=0.02,
+        weight_decay=0.1,
         rules=(
-            ParameterRule(pattern="^backbone", kind="norm", lr_factor=0.3, decay_factor=0.0),
-            ParameterRule(pattern="^backbone", lr_factor=0.3),
+            ParameterRule(pattern="^backbone", kind="norm", lr_factor=0.2, decay_factor=0.0),
+            ParameterRule(pattern="^backbone", lr_factor=0.2),
             ParameterRule(pattern=r"\.output\.norm\.", lr_factor=20.0, decay_factor=0.0),
             ParameterRule(kind="norm", decay_factor=0.0),
         ),
