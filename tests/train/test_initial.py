@@ -15,7 +15,7 @@ from poise.checkpoints import CheckpointError, read_header, save_checkpoint
 from poise.models import DirectPose, DirectPoseConfig, build_model, parse_model_config
 from poise.skeletons import COCO17, CROWDPOSE14, LSP14, Skeleton
 from poise.train.initial import load_initial_weights
-from poise.zoo import DEFAULT, shipped
+from poise.zoo import shipped
 from tiny import TinyModel, tiny_model
 
 SMALL = DirectPoseConfig(backbone="mobilenetv2_100", anti_alias=False, channels=64, group_channels=8, heatmap=None)
@@ -106,7 +106,7 @@ def test_a_checkpoint_of_the_same_keypoints_is_taken_whole(tmp_path: Path) -> No
 
 def test_a_shipped_model_finds_other_keypoints() -> None:
     """All but the layers that count keypoints is taken."""
-    path = shipped()[DEFAULT].path
+    path = shipped()["directpose_mobilenetv2"].path
     model = build_model(parse_model_config(read_header(path).model), LSP14)
     taken = load_initial_weights(model, path)
     assert taken.skeletons == ("coco17", "lsp14")

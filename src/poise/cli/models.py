@@ -12,6 +12,7 @@ import typer
 from poise.cli.options import Json, progress_bar
 
 if TYPE_CHECKING:
+    from poise.zoo import ShippedModel
     from poise.zoo.counting import Count
     from poise.zoo.papers import Result
 
@@ -46,14 +47,45 @@ def models(
         )
         return
     typer.echo("Models that come with Poise (poise predict --model NAME):")
-    for model in found.values():
-        mark = " (default)" if model.name == DEFAULT else ""
-        typer.echo(f"  {model.name}{mark}: {model.title or 'no card'}")
-    if not found:
+    if found:
+        _print_shipped(list(found.values()), DEFAULT)
+    else:
         typer.echo("  none: this copy was built without weights")
     typer.echo("Presets without weights (poise train NAME, or --model NAME --weights FILE):")
     for name in PRESETS:
         typer.echo(f"  {name}")
+
+
+def _print_shipped(models: list[ShippedModel], default: str) -> None:
+    """A table of measured numbers, then where the cards are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("  model")
+    for column in ("input", "param.", "file", "AP", "AP50", "time"):
+        table.add_column(column, justify="right")
+    table.add_column("measured on")
+    for model in models:
+        mark = " (default)" if model.name == default else ""
+        table.add_row(f"  {model.name}{mark}", *_measured(model))
+    console.print(table)
+    console.print("  Cards, with data, terms, intervals and failures: " + str(models[0].card.parent), soft_wrap=True)
+
+
+def _measured(model: ShippedModel) -> list[str]:
+    """Columns of a shipped model; what nobody measured stays empty."""
+    m = model.metrics
+    sides = m.get("input", "")
+    return [
+        "x".join(map(str, sides)) if isinstance(sides, list) else f"{sides} px" if sides else "",
+        f"{m['parameters'] / 1e6:.2f} M" if "parameters" in m else "",
+        f"{model.path.stat().st_size / 1e6:.1f} MB",
+        *(f"{100 * m[name]:.1f}" if name in m else "" for name in ("AP", "AP50")),
+        f"{m['milliseconds']:.0f} ms" if "milliseconds" in m else "",
+        ", ".join(str(m[name]) for name in ("data", "protocol") if name in m),
+    ]
 
 
 def _papers(as_json: bool) -> None:

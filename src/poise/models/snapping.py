@@ -55,7 +55,7 @@ def snap(candidates: Candidates, logits: Tensor, stride: int, reach: float, rebo
 
     The support of a peak of height p at distance d from the keypoint is p exp(-d^2 / (2 (reach s)^2)), s the root of
     the area of the candidate's box. The keypoint goes the part support / (support + `FLOOR`) of the way to the peak
-    with the largest, which becomes the keypoint's score.
+    with the largest, whose root becomes the keypoint's score.
 
     Args:
         candidates: of one image.
@@ -76,4 +76,4 @@ def snap(candidates: Candidates, logits: Tensor, stride: int, reach: float, rebo
     part = (best / (best + FLOOR))[..., None]
     keypoints = torch.lerp(candidates.keypoints, peaks.places[kind, which], part)
     boxes = points_extent(keypoints) if reboxed else candidates.boxes
-    return candidates._replace(keypoints=keypoints, keypoint_scores=best, boxes=boxes)
+    return candidates._replace(keypoints=keypoints, keypoint_scores=best.sqrt(), boxes=boxes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-DEFAULT = "directpose_mobilenetv2"
+DEFAULT = "smpr_mobilenetv2"
 """The shipped model that the name ``default`` stands for."""
 
 _FOLDER = Path(__file__).parent
