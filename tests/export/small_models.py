@@ -15,12 +15,12 @@ from poise.types import ImageArray
 
 LONG_SIDE = 160
 DIRECTPOSE: dict[str, Any] = {
-    "system": "directpose", "backbone": "mobilenetv2_035", "anti_alias": False, "channels": 32, "group_channels": 4,
+    "system": "directpose", "backbone": "test_resnet", "anti_alias": False, "channels": 32, "group_channels": 4,
     "cls_depth": 1, "keypoint_depth": 1, "box_depth": 1, "heatmap": None, "score_threshold": 0.5,
     "view": {"long_side": LONG_SIDE, "short_side": None},
 }  # fmt: skip
 SMPR: dict[str, Any] = {
-    "system": "smpr", "backbone": "mobilenetv2_035", "stride_in_1x1": False, "neck": "fpn", "channels": 16,
+    "system": "smpr", "backbone": "test_resnet", "stride_in_1x1": False, "neck": "fpn", "channels": 16,
     "tower_depth": 1, "heatmap_channels": 8, "score_threshold": 0.5,
     "view": {"long_side": LONG_SIDE, "short_side": None},
 }  # fmt: skip

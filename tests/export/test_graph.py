@@ -10,7 +10,7 @@ import torch
 from small_models import DIRECTPOSE, LONG_SIDE, RSN, SMPR, noise, small_model
 
 from poise.export.description import describe, fixed_canvas
-from poise.export.graph import pose_graph
+from poise.export.graph import pose_graph, with_operator
 from poise.export.parity import Photograph, by_torch, compare
 from poise.models import PoseModel
 from poise.predict.boxes import PersonBoxes
@@ -49,12 +49,12 @@ VARIANTS: dict[str, tuple[dict[str, Any], Skeleton, dict[str, Any]]] = {
 
 
 class Eager(ExportedModel):
-    """The runtime around a graph that has not been written."""
+    """The runtime around a graph that has not been written; with an input of one size, by the deformable operator."""
 
     def __init__(self, model: PoseModel, canvas: tuple[int, int] | None) -> None:
         self.path, self.running = "a graph", "torch"
         self.description = describe(model, {}, canvas, "float32")
-        graph = pose_graph(model)
+        graph = pose_graph(model) if canvas is None else with_operator(pose_graph(model))
 
         def run(feeds: Any) -> Any:
             with torch.no_grad():

@@ -1,4 +1,7 @@
+import sys
+
 import numpy as np
+import pytest
 import torch
 
 from poise.geometry.boxes import box_areas, clip_boxes, keypoint_boxes, points_extent
@@ -45,7 +48,10 @@ def _brute_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[
     return kept
 
 
-def test_box_nms_equals_brute_force() -> None:
+@pytest.mark.parametrize("torch_is_there", [True, False])
+def test_box_nms_equals_brute_force(torch_is_there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not torch_is_there:
+        monkeypatch.setitem(sys.modules, "torch", None)
     rng = np.random.default_rng(3)
     low = rng.uniform(0, 50, (60, 2))
     boxes = np.concatenate([low, low + rng.uniform(5, 40, (60, 2))], 1).astype(np.float32)

@@ -16,14 +16,17 @@ from poise.runtime import FORMAT, Size
 from poise.types import ViewSpec
 
 Weights = Literal["float32", "float16", "int8"]
-LEAST_CELLS = 5
-"""Strides that a side of an input of free size has at least, so that no level has a side of 1."""
 SOFT_MIN_SCORE = 1e-30
 """Soft suppression of people never drops anybody for a low score."""
 
 
 def describe(
-    model: PoseModel, metadata: Mapping[str, Any], canvas: Size | None, weights: Weights, name: str = ""
+    model: PoseModel,
+    metadata: Mapping[str, Any],
+    canvas: Size | None,
+    weights: Weights,
+    name: str = "",
+    least_side: int = 0,
 ) -> dict[str, Any]:
     """The description of a model's file.
 
@@ -33,6 +36,7 @@ def describe(
         canvas: (height, width) that the input always has; None: it follows from the picture.
         weights: how the weights are stored.
         name: how the user called the model.
+        least_side: of an input of any size.
     """
     config = model.config.model_dump(mode="json")
     return {
@@ -43,7 +47,7 @@ def describe(
         "skeleton": model.skeleton.to_dict(),
         "view": model.view.model_dump(mode="json"),
         "canvas": None if canvas is None else list(canvas),
-        "least_side": LEAST_CELLS * model.view.stride if canvas is None and model.view.kind == "whole" else 0,
+        "least_side": least_side if canvas is None else 0,
         "weights": weights,
         "suppression": _suppression(model),
         "min_score": metadata.get("min_score"),

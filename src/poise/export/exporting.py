@@ -13,7 +13,7 @@ from poise.export.description import describe, fixed_canvas
 from poise.export.graph import pose_graph
 from poise.export.parity import Parity, ParityError, Photograph, check, photographs
 from poise.export.quantise import Loss, Pictures, measure_loss, quantise
-from poise.export.writers import SUFFIXES, WRITERS, onnx_to_openvino
+from poise.export.writers import LEAST_CELLS, SUFFIXES, WRITERS, onnx_to_openvino, write_onnx
 from poise.extras import needs
 from poise.files import replacing
 from poise.runtime import ExportedModel, Size
@@ -113,13 +113,18 @@ def export_model(
     model = loaded.model
     canvas = None if plan.dynamic else fixed_canvas(model.view, plan.size)
     pictures = photographs(plan.photographs)
-    description = describe(model, loaded.metadata, canvas, "float16" if plan.half else "float32", name)
+    least_side = LEAST_CELLS * model.view.stride if plan.format == "pt2" else 0
+    description = describe(model, loaded.metadata, canvas, "float16" if plan.half else "float32", name, least_side)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
         made = Path(folder) / f"model{suffix}"
         first = made.with_suffix(".onnx") if plan.int8 else made
+        graph = pose_graph(model)
         tell(f"recording {name or 'the model'} as {plan.format}")
-        WRITERS["onnx" if plan.int8 else plan.format](pose_graph(model), canvas, first, description)
+        if plan.int8:
+            write_onnx(graph, canvas, first, description, operator=plan.format == "onnx")
+        else:
+            WRITERS[plan.format](graph, canvas, first, description)
         tell(f"comparing with torch on {len(pictures)} photographs")
         parity = check(ExportedModel(first), model, pictures)
         loss = _quantised(first, made, description, plan, tell) if plan.int8 else None

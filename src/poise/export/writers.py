@@ -18,13 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from poise.export.description import LEAST_CELLS
-from poise.export.graph import CropGraph, CropPoses, WholeGraph, WholePoses
+from poise.export.graph import CropGraph, CropPoses, WholeGraph, WholePoses, with_operator
 from poise.extras import needs
 from poise.runtime import KEY, Size
 
 EXAMPLE_CELLS = (6, 8)
 """Rows and columns of strides in the example that a graph for any size is recorded with: no level has a side of 1."""
+LEAST_CELLS = 5
+"""Strides of a side with which no level has a side of 1: torch.export wants that promised, and ``pt2`` asks for it."""
 MOST_CELLS = 512
 MOST_PEOPLE = 4096
 LARGE = 1024
@@ -34,7 +35,9 @@ Graph = WholeGraph | CropGraph
 Write = Callable[[Graph, Size | None, Path, Mapping[str, Any]], None]
 
 
-def write_onnx(graph: Graph, canvas: Size | None, path: Path, description: Mapping[str, Any]) -> None:
+def write_onnx(
+    graph: Graph, canvas: Size | None, path: Path, description: Mapping[str, Any], operator: bool = True
+) -> None:
     """One ``.onnx`` file with everything in it.
 
     Args:
@@ -42,6 +45,7 @@ def write_onnx(graph: Graph, canvas: Size | None, path: Path, description: Mappi
         canvas: (height, width) of the input; None: any. The number of crops is always free.
         path: where it is written.
         description: of `poise.export.description.describe`; its ``weights`` say whether they are stored in half.
+        operator: DeformConv for deformable convolutions, which onnxruntime has.
 
     Raises:
         MissingLibraryError: a library of the extra ``export`` is missing.
@@ -51,7 +55,7 @@ def write_onnx(graph: Graph, canvas: Size | None, path: Path, description: Mappi
     whole = isinstance(graph, WholeGraph)
     with _quiet():
         made = torch.onnx.export(
-            recorded(graph, canvas),
+            recorded(with_operator(graph) if operator else graph, canvas),
             dynamo=True,
             optimize=False,  # slow, and every runtime does it for itself
             input_names=("image", "size", "to_image") if whole else ("image", "to_image", "box_scores"),
@@ -75,7 +79,7 @@ def write_openvino(graph: Graph, canvas: Size | None, path: Path, description: M
     """An ``.xml`` file, and the weights in a ``.bin`` file beside it; arguments and errors as `write_onnx`."""
     needs("openvino", "export", "exporting to OpenVINO")
     between = path.with_suffix(".onnx")
-    write_onnx(graph, canvas, between, {**description, "weights": "float32"})
+    write_onnx(graph, canvas, between, {**description, "weights": "float32"}, operator=False)
     onnx_to_openvino(between, path, description)
     between.unlink()
 

@@ -27,15 +27,30 @@ def box_nms(boxes: FloatArray, scores: FloatArray, iou_threshold: float) -> npt.
         scores: (N,).
         iou_threshold: 0..1; values <= 0 keep everything.
     """
-    import torch
-    from torchvision.ops import nms
-
     if iou_threshold <= 0 or len(boxes) == 0:
         return np.argsort(-scores, kind="stable").astype(np.int64)
+    try:
+        import torch
+        from torchvision.ops import nms
+    except ModuleNotFoundError:  # exported models run without torch
+        return _box_nms(boxes, scores, iou_threshold)
     keep = nms(
         torch.from_numpy(np.ascontiguousarray(boxes)), torch.from_numpy(np.ascontiguousarray(scores)), iou_threshold
     )
     return np.asarray(keep.numpy(), dtype=np.int64)
+
+
+def _box_nms(boxes: FloatArray, scores: FloatArray, iou_threshold: float) -> Indices:
+    """`box_nms` in numpy."""
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    left, taken = np.argsort(-scores, kind="stable"), []
+    while len(left):
+        best, left = int(left[0]), left[1:]
+        taken.append(best)
+        low = np.maximum(boxes[left, :2], boxes[best, :2])
+        shared = np.maximum(np.minimum(boxes[left, 2:], boxes[best, 2:]) - low, 0).prod(1)
+        left = left[shared <= iou_threshold * (areas[left] + areas[best] - shared)]
+    return np.array(taken, np.int64)
 
 
 def cut_by_score(scores: FloatArray, limit: int) -> npt.NDArray[np.bool_]:

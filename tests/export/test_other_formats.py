@@ -1,0 +1,139 @@
+"""Formats beside ONNX, smaller weights, and the model that comes with Poise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_models import SYSTEMS, loaded, noise
+from typer.testing import CliRunner
+
+from poise.cli.main import app
+from poise.export.exporting import Plan, export_model
+from poise.export.quantise import Pictures
+from poise.predict.boxes import Boxes, PersonBoxes
+from poise.predict.people import People
+from poise.runtime import ExportedModel
+from poise.zoo import DEFAULT, shipped
+
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    here = tmp_path_factory.mktemp("photos")
+    for number, size in enumerate([(150, 200), (210, 130), (160, 160)]):
+        Image.fromarray(noise(*size, seed=number)).save(here / f"{number}.png")
+    return here
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("suffix", ["torchscript", "pt2"])
+def test_files_for_torch(system: str, suffix: str, photos: Path, tmp_path: Path) -> None:
+    report = export_model(loaded(system), tmp_path / f"a.{suffix}", Plan(suffix, photographs=photos))
+    assert report.parity.poses >= 2
+    assert report.parity.keypoints < 0.01
+    assert ExportedModel(report.path, threads=1).description["system"] == system
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_openvino(system: str, photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    report = export_model(loaded(system), tmp_path / "a.xml", Plan("openvino", photographs=photos))
+    assert report.parity.poses >= 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.bin", "a.xml"]
+    assert report.size == sum(p.stat().st_size for p in tmp_path.iterdir())
+    with pytest.raises(ValueError, match="CUDA"):
+        ExportedModel(report.path, "cuda")
+
+
+def people(photos: Path) -> People:
+    box = PersonBoxes.of([[10, 10, 100, 120], [30, 0, 120, 140]], [1.0, 0.8])
+    return Boxes(dict.fromkeys(range(3), box), {i: f"{i}.png" for i in range(3)})
+
+
+@pytest.mark.parametrize("system", ["directpose", "rsn"])
+def test_eight_bits(system: str, photos: Path, tmp_path: Path) -> None:
+    import onnx
+
+    source = people(photos) if system == "rsn" else None
+    pictures = Pictures.of(photos, people=source)
+    assert len(pictures) == 3
+    plan = Plan(int8=True, pictures=pictures, photographs=photos)
+    report = export_model(loaded(system, min_score=0.05), tmp_path / "a.onnx", plan)
+    loss = report.loss
+    assert loss is not None
+    assert 0 <= loss.after <= loss.before <= 1
+    assert loss.before > 0.5
+    assert report.description["weights"] == "int8"
+    types = [node.op_type for node in onnx.load(str(report.path)).graph.node]
+    assert types.count("QuantizeLinear") > 5
+    assert [p.name for p in tmp_path.iterdir()] == ["a.onnx"]
+    found = ExportedModel(report.path)
+    assert found.description["system"] == system
+
+
+def test_pictures_to_calibrate_with(photos: Path, tmp_path: Path) -> None:
+    assert len(Pictures.of(photos)) == 3
+    with pytest.raises(FileNotFoundError):
+        Pictures.of(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="annotation file"):
+        Pictures.of(photos, tmp_path / "nowhere.json")
+
+
+@pytest.mark.slow
+def test_half_is_half_as_large(photos: Path, tmp_path: Path) -> None:
+    sizes = []
+    for half in (False, True):
+        plan = Plan(half=half, photographs=photos)
+        sizes.append(export_model(loaded("rsn"), tmp_path / "a.onnx", plan).size)
+    assert sizes[1] < 0.7 * sizes[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--size", "big"], "384x512"),
+        (["--calibrate", "photos"], "only with --int8"),
+        (["--format", "coreml"], "is not known"),
+        (["--int8"], "--calibrate"),
+        (["--half", "--format", "pt2"], "onnx and openvino"),
+    ],
+)
+def test_command_lines_that_make_no_sense(words: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, ["export", "default", *words])
+    assert result.exit_code in (1, 2)
+    assert message in " ".join(result.stderr.split())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(DEFAULT not in shipped(), reason="this copy was built without weights")
+def test_the_shipped_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the command line, on the free photographs: as torch to a hundredth of a pixel."""
+    monkeypatch.chdir(tmp_path)
+    formats: list[tuple[list[str], str]] = [([], ".onnx"), (["--format", "torchscript"], ".torchscript")]
+    try:
+        import openvino  # noqa: F401
+
+        formats.append((["--format", "openvino"], ".xml"))
+    except ModuleNotFoundError:
+        pass
+    found: list[Any] = []
+    for words, suffix in formats:
+        result = CliRunner().invoke(app, ["export", "default", "--json", *words])
+        assert result.exit_code == 0, result.output
+        document = json.loads(result.stdout)
+        assert document["path"] == DEFAULT + suffix
+        assert document["parity"]["photographs"] == 2
+        assert document["parity"]["poses"] > 10
+        assert document["parity"]["keypoints"] < 0.01
+        assert document["parity"]["scores"] < 1e-4
+        found.append(ExportedModel(document["path"]).find(noise(300, 400)))
+    for other in found[1:]:
+        np.testing.assert_allclose(other.keypoints, found[0].keypoints, atol=0.05)
