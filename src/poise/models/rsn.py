@@ -180,7 +180,7 @@ def _small_preset() -> RSNConfig:
     """For CPUs and for few data whose keypoints are not all labelled."""
     return RSNConfig(
         depth=10, trunk="mobilenetv2_100", stem=32, planes=(32, 64, 128, 256), branch_ratio=(32, 64),
-        unit_channels=128, output_gain=20, objective="place", unlabelled="ignore", decoding="parabola",
+        unit_channels=128, output_gain=20, objective="place", unlabelled="ignore", decoding="parabola", blur=3,
         view=_crop(192, 160, (1.2, 1.2)),
     )  # fmt: skip
 
