@@ -57,6 +57,15 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example("export default --dynamic -o any.onnx", "for pictures of any shape, without more padding"),
         Example("export default --int8 --calibrate photos --annotations val.json", "eight bits, and what they cost"),
     ),
+    "benchmark": (
+        Example("benchmark", "the default model: stages, memory, people, sizes, beside Keypoint R-CNN"),
+        Example("benchmark default --runtime torch,onnx,openvino --people '' --scales ''", "three runtimes"),
+        Example("benchmark directpose_r50 --size 800x1088 --threads 1", "a preset with random weights"),
+        Example("benchmark rsn18 --batch 1,8,16 --no-contest --json", "a top-down model, for a program"),
+        Example("benchmark default --device cuda --half --compile", "on a GPU"),
+        Example("benchmark data directpose_mobilenetv2 --data data --workers 0,1,2", "how fast pictures are made"),
+        Example("benchmark training smpr_mobilenetv2 --ways plain,channels_last,compiled", "how fast a recipe trains"),
+    ),
     "models": (
         Example("models", "names, inputs and measured numbers"),
         Example("models --json", "the same for a program"),

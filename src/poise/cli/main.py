@@ -11,6 +11,7 @@ import typer
 import poise
 from poise.cli import data as data_verbs
 from poise.cli.ablation import ablation
+from poise.cli.benchmark import benchmark
 from poise.cli.convert import convert
 from poise.cli.errors import INTERRUPTED, guarded
 from poise.cli.evaluate import evaluate
@@ -28,6 +29,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "ablation": ablation,
     "convert": convert,
     "export": export,
+    "benchmark": benchmark,
     "models": models,
 }
 

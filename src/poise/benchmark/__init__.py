@@ -1,0 +1,1 @@
+"""How fast models are on this machine, what the time goes into, and how much of the machine they use."""
