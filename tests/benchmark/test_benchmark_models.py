@@ -39,11 +39,11 @@ def quick(monkeypatch):
 
 
 def test_presets_have_random_weights_and_models_their_own():
-    random = find_subject("rsn_small")
+    random = find_subject("rsn18")
     assert not random.trained
     assert random.sees_people
     state = torch.random.get_rng_state()
-    again = find_subject("rsn_small")
+    again = find_subject("rsn18")
     assert torch.equal(state, torch.random.get_rng_state())
     for one, other in zip(random.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(one, other)
