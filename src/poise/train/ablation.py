@@ -185,10 +185,12 @@ def _row_settings(ablation: Ablation, row: Row, like: RunConfig | None, changes:
 
 
 def _with_switches(model: ModelConfig, row: ModelConfig, decided: Sequence[str]) -> ModelConfig:
-    """``model`` with the row's values of the decided fields."""
+    """``model`` with the row's values of the decided fields, and without snapping, which no row of a paper has."""
     if model.system != row.system:
         raise ValueError(f"the ablation is of {row.system}, but the settings to be like are of {model.system}")
     switches = {field: value for field, value in row.model_dump(mode="json").items() if field in decided}
+    if "snap" in type(row).model_fields:
+        switches["snap"] = None
     return parse_model_config(model.model_dump(mode="json") | switches)
 
 
