@@ -114,7 +114,7 @@ def test_convert_there_and_back(tiny, tmp_path):
     assert "is there already" in again.stderr
     unknown = poise("convert", tmp_path / "yolo", tmp_path / "x", "--to", "voc")
     assert unknown.exit_code == 1
-    assert "'voc'; known: coco, yolo" in unknown.stderr
+    assert "'voc'; known: coco, crowdpose, mpii, yolo" in unknown.stderr
 
 
 def test_split(tiny, tmp_path):
