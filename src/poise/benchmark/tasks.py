@@ -191,7 +191,7 @@ class _Marks:
 def _layers(module: nn.Module, device: torch.device) -> Iterator[_Marks]:
     """Within the block, the layers of a network tell when they begin and end."""
     marks = _Marks(device)
-    layers = [] if _is_compiled(module) else [part for part in module.modules() if not list(part.children())]
+    layers = [] if _is_compiled(module) else [part for part in module.modules() if part is not module]
     handles = [part.register_forward_pre_hook(marks.began) for part in layers]
     handles += [part.register_forward_hook(marks.ended) for part in layers]
     try:

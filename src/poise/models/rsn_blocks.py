@@ -79,7 +79,11 @@ class ResidualStepsBlock(nn.Module):
         for part, steps in zip(self.enter(x).chunk(self.branches, 1), self.steps, strict=True):
             above = self._branch(part, steps, above)
             ends.append(above[-1])
-        out = self.exit(torch.cat(ends, 1))
+        return self.joined(torch.cat(ends, 1), x)
+
+    def joined(self, ends: Tensor, x: Tensor) -> Tensor:
+        """The output (B, C', h', w') of the ends of the branches (B, branches * b, h', w') and the block's input."""
+        out = self.exit(ends)
         out = out + (x if self.shortcut is None else self.shortcut(x))
         return F.relu(out, inplace=True)
 

@@ -40,6 +40,11 @@ def fold_batch_norm(module: nn.Module, example: Tensor) -> nn.Module:
     return folded
 
 
+def is_folded(norm: nn.Module) -> bool:
+    """Whether a norm was folded, and leaves its input as it is."""
+    return isinstance(norm, _FoldedNorm) and norm._modules.get("act") is None
+
+
 def _trace(module: nn.Module, example: Tensor) -> tuple[list[tuple[nn.Conv2d, nn.BatchNorm2d]], list[Tensor]]:
     producers: dict[int, tuple[nn.Conv2d, int]] = {}
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []

@@ -220,7 +220,10 @@ _Model = TypeVar("_Model", bound=PoseModel)
 
 
 def prepared(model: _Model, how: Running | torch.device) -> _Model:
-    """A copy for inference: eval mode, batch norms folded into convolutions, channels last, without gradients."""
+    """A copy for inference: eval mode, batch norms folded into convolutions, channels last, without gradients.
+
+    A model may do more for the CPU in a method ``pack``.
+    """
     how = how if isinstance(how, Running) else Running(how)
     module = cast(nn.Module, model)
     if any(isinstance(part, nn.BatchNorm2d) for part in module.modules()):
@@ -232,6 +235,8 @@ def prepared(model: _Model, how: Running | torch.device) -> _Model:
     module.requires_grad_(False).to(how.device).to(memory_format=torch.channels_last)
     if how.compiled:
         compile_parts(module)
+    elif how.device.type == "cpu" and hasattr(module, "pack"):
+        cast(Any, module).pack()
     return cast(_Model, module)
 
 
