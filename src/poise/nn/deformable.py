@@ -236,7 +236,7 @@ def _output_size(grid: Grid) -> tuple[int, int]:
 
 
 def _offset_groups(offsets: Tensor, grid: Grid) -> int:
-    groups, rest = divmod(offsets.shape[1], 2 * grid.kernel[0] * grid.kernel[1])
+    groups, rest = divmod(int(offsets.shape[1]), 2 * grid.kernel[0] * grid.kernel[1])
     if rest or not groups:
         raise ValueError(
             f"offsets have {offsets.shape[1]} channels; a {grid.kernel} kernel needs a multiple of "
