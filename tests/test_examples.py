@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-MEDIA = sorted(p.name for p in EXAMPLES.iterdir() if p.suffix not in {".py", ".md"} and p.is_file())
+MEDIA = sorted(p.name for p in EXAMPLES.iterdir() if p.suffix not in {".py", ".md", ".json"} and p.is_file())
 ATTRIBUTION = (EXAMPLES / "ATTRIBUTION.md").read_text(encoding="utf-8")
 
 
