@@ -50,6 +50,16 @@ class ColourReader(nn.Module):
             found.append(Poses(np.array(centres)[None], np.ones((1, len(maps))), np.array(box), [1.0], self.skeleton))
         return found
 
+    def decode_heatmaps(self, heatmaps: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        centres = [
+            [np.argwhere(m > 0).mean(0)[::-1] + self.shift if m.any() else np.zeros(2) for m in maps]
+            for maps in heatmaps.cpu().numpy()
+        ]
+        return np.array(centres, np.float32), np.ones(heatmaps.shape[:2], np.float32)
+
+    def pose_scores(self, keypoint_scores: np.ndarray) -> np.ndarray:
+        return np.ones(len(keypoint_scores), np.float32)
+
     def loss(self, outputs: Any, persons: Any) -> dict[str, Tensor]:
         raise NotImplementedError
 
