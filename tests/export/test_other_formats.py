@@ -32,8 +32,15 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return here
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
-@pytest.mark.parametrize("suffix", ["torchscript", "pt2"])
+@pytest.mark.parametrize(
+    ("suffix", "system"),
+    [
+        *(("torchscript", system) for system in SYSTEMS),
+        pytest.param("pt2", "directpose", marks=pytest.mark.slow),
+        pytest.param("pt2", "smpr", marks=pytest.mark.slow),
+        ("pt2", "rsn"),
+    ],
+)
 def test_files_for_torch(system: str, suffix: str, photos: Path, tmp_path: Path) -> None:
     report = export_model(loaded(system), tmp_path / f"a.{suffix}", Plan(suffix, photographs=photos))
     assert report.parity.poses >= 2
@@ -58,7 +65,7 @@ def people(photos: Path) -> People:
     return Boxes(dict.fromkeys(range(3), box), {i: f"{i}.png" for i in range(3)})
 
 
-@pytest.mark.parametrize("system", ["directpose", "rsn"])
+@pytest.mark.parametrize("system", [pytest.param("directpose", marks=pytest.mark.slow), "rsn"])
 def test_eight_bits(system: str, photos: Path, tmp_path: Path) -> None:
     import onnx
 
