@@ -132,9 +132,7 @@ def test_a_report_of_everything(quick):
     assert by_people["directpose", 1].growth == 1.0
     assert by_people["directpose", 1].forced
     assert not by_people["rsn", 1].forced
-    assert by_people["rsn", 3].growth == pytest.approx(
-        by_people["rsn", 3].work.processor / by_people["rsn", 1].work.processor
-    )
+    assert by_people["rsn", 3].growth > by_people["rsn", 0].growth
     assert by_people["rsn", 0].work.processor < by_people["rsn", 1].work.processor
     assert [row.input for row in report.sizes] == [SIZE, (192, 256)]
     assert report.sizes[1].macs > 2 * report.sizes[0].macs

@@ -39,6 +39,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], Skeleton, dict[str, Any]]] = {
         SMPR, COCO17, {"align": False, "psm": False, "score": "class", "positives": "all", "max_poses": 3},
     ),
     "smpr, snapped": (SMPR, COCO17, {"snap": 0.1}),
+    "smpr, snapped, consensus": (SMPR, COCO17, {"snap": 0.1, "consensus": True}),
     "smpr, nobody": (SMPR, COCO17, {"score_threshold": 1.0}),
     "rsn": (RSN, COCO17, {}),
     "rsn, fourteen keypoints": (RSN, LSP14, {"objective": "place", "stages": 2}),

@@ -122,7 +122,7 @@ class WholeGraph(nn.Module):
         scores = kept.scores
         if config.consensus:
             scores = consensus(found, kept.indices, scores, model.skeleton.sigmas)
-        return _ordered(found, kept.indices, torch.where(solid & (kept.scores > 0), scores, -1.0))
+        return _ordered(found, kept.indices, torch.where(solid & (kept.scores >= 0), scores, -1.0))
 
     def _smpr(self, model: SMPR, outputs: SMPROutputs, size: Tensor, to_image: Tensor) -> WholePoses:
         config = model.config
@@ -136,7 +136,7 @@ class WholeGraph(nn.Module):
             return _ordered(found, kept.indices, kept.scores)
         found = _clipped(found, size, to_image)
         scores = consensus(found, kept.indices, kept.scores, model.skeleton.sigmas)
-        return _ordered(found, kept.indices, scores)
+        return _ordered(found, kept.indices, torch.where(kept.scores >= 0, scores, -1.0))
 
 
 class CropGraph(nn.Module):
@@ -360,9 +360,9 @@ def _mapped(points: Tensor, maps: Tensor) -> Tensor:
 
 
 def _ordered(found: dense.Candidates, indices: Tensor, scores: Tensor) -> WholePoses:
-    """Rows of ``found`` by falling scores (N,); a score that is not positive marks an empty row."""
+    """Rows of ``found`` by falling scores (N,); a negative score marks an empty row, 0 a pose nobody agrees with."""
     scores, order = scores.topk(scores.shape[0])
-    index, there = indices[order], scores > 0
+    index, there = indices[order], scores >= 0
     return WholePoses(
         torch.where(there[:, None, None], found.keypoints[index], 0.0),
         torch.where(there[:, None], found.keypoint_scores[index], 0.0),

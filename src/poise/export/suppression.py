@@ -26,7 +26,7 @@ class Kept(NamedTuple):
     indices: Tensor
     """(N,) int64."""
     scores: Tensor
-    """(N,); not positive: the row is empty."""
+    """(N,); negative: the row is empty."""
 
 
 def greedy(boxes: Tensor, scores: Tensor, iou: float, rows: int) -> Kept:
