@@ -325,6 +325,49 @@ def test_an_ensemble_averages_heatmaps(network, predictor):
     torch.testing.assert_close(twice, alone)
 
 
+class Upright(CropModel):
+    """Is half as sure of people whose ends are not side by side, or whose right end is the brighter one."""
+
+    def heatmaps(self, images):
+        maps = super().heatmaps(images)
+        left, right = maps.amax((2, 3)).unbind(1)
+        aside = maps[:, 0].amax(1).argmax(1) > 0.65 * maps.shape[-1]
+        return maps * torch.where(aside & (left > right), 1.0, 0.5)[:, None, None, None]
+
+
+@pytest.mark.parametrize("quarters", range(4))
+def test_turned_people(quarters):
+    picture = row_picture(1)
+    picture[:, :40] = picture[:, :40] * 0.7  # the right end
+    person = row_of_people(1)[0]
+    to_turned = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    height, width = picture.shape[:2]
+    for _ in range(quarters):
+        to_turned = np.array([[0, 1, 0], [-1, 0, width - 1], [0, 0, 1]]) @ to_turned
+        height, width = width, height
+    corners = apply(np.array(to_turned)[:2], np.reshape(box_of(person), (2, 2)))
+    box = [*corners.min(0), *corners.max(0)]
+    turned = np.ascontiguousarray(np.rot90(picture, quarters))
+    truth = apply(np.array(to_turned)[:2], ends_of([person]))
+    errors = []
+    for turns in (False, True):
+        predictor = TopDownPredictor(Upright(), given([box]), "cpu", turns=turns)
+        [poses] = predictor.predict(named(turned), min_score=0, batch=3)
+        assert len(poses) == 1
+        np.testing.assert_allclose(poses.boxes, [box], rtol=1e-6)
+        assert sum(predictor.model.batches) == (4 if turns else 1)
+        errors.append(np.abs(poses.keypoints - truth).max())
+    assert errors[1] < 1
+    assert (errors[0] < 1) == (quarters == 0)
+
+
+def test_turns_need_crops():
+    from poise.predict.predictor import load
+
+    with pytest.raises(ValueError, match="turns are for models that look at one person"):
+        load("smpr_mobilenetv2", turns=True)
+
+
 def test_members_that_do_not_go_together():
     wide = CropModel(view=ViewSpec.parse({**VIEW.model_dump(), "size": (64, 96)}))
     with pytest.raises(ValueError, match=r"need equal views; these differ in size \(64, 64\) and \(64, 96\)"):

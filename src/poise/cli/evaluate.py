@@ -41,6 +41,7 @@ from poise.cli.options import (
     PeopleMinScore,
     PeopleNms,
     Scales,
+    Turns,
     Weights,
     model_names,
     parse_scales,
@@ -73,6 +74,7 @@ def evaluate(
     batch: Batch = None,
     scales: Scales = None,
     flip: Flip = False,
+    turns: Turns = False,
     truth_scores: TruthScores = False,
     skeleton: SkeletonName = None,
     crowd_limits: CrowdLimits = "0.1,0.8",
@@ -99,7 +101,7 @@ def evaluate(
     contestants = _contestants(compared, model, results)
     setting = Setting(
         weights, device, PeopleChoice(boxes, people, people_min_score, people_nms), batch, parse_scales(scales), flip,
-        truth_scores, half, compile,
+        truth_scores, half, compile, turns,
     )  # fmt: skip
     target = Target(annotations, images, chosen, skeleton, _limits(crowd_limits), head_boxes, pckh)
     _check(contestants, setting, target, out, report, details, bootstrap)

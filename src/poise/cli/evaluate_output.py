@@ -41,6 +41,7 @@ def _setting(measured: Measured) -> dict[str, Any]:
         "pictures": measured.pictures,
         "scales": setting.scales,
         "flip": setting.flip,
+        "turns": setting.turns,
         "truth_scores": setting.truth_scores,
     }
     return values | ({"pckh": measured.target.pckh} if measured.target.kind == "mpii" else {})

@@ -40,10 +40,11 @@ class Setting:
     truth_scores: bool
     half: bool = False
     compile: bool = False
+    turns: bool = False
 
     def open(self, contestant: Contestant, category: int = 1) -> AnyPredictor:
         """The contestant's predictor; ``category`` is that of people in detection results."""
-        how = {"half": self.half, "compile": self.compile}
+        how = {"half": self.half, "compile": self.compile, "turns": self.turns}
         return open_predictor(list(contestant.models), self.weights, self.device, self.people, category, **how)
 
 

@@ -26,6 +26,7 @@ from poise.cli.options import (
     PeopleMinScore,
     PeopleNms,
     Scales,
+    Turns,
     Weights,
     model_names,
     open_predictor,
@@ -100,6 +101,7 @@ def predict(
     batch: Batch = None,
     scales: Scales = None,
     flip: Flip = False,
+    turns: Turns = False,
 ) -> None:
     """Find the people in pictures and videos.
 
@@ -133,7 +135,7 @@ def predict(
     found, problems = _find(sources)
     if found:
         choice = PeopleChoice(boxes, people, people_min_score, people_nms)
-        predictor = open_predictor(model_names(model), weights, device, choice, half=half, compile=compile)
+        predictor = open_predictor(model_names(model), weights, device, choice, half=half, compile=compile, turns=turns)
         if not choice.given and (found_by := where_people_are(predictor)) is not None:
             complain(f"{found_by}; --people or --boxes say otherwise")
         if heatmaps:

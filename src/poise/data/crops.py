@@ -39,19 +39,22 @@ class Frame(NamedTuple):
     degrees: float = 0.0
 
 
-def crop_matrix(box: npt.ArrayLike, spec: ViewSpec, rotation: float = 0.0) -> Affine:
+def crop_matrix(box: npt.ArrayLike, spec: ViewSpec, rotation: float = 0.0, turns: int = 0) -> Affine:
     """The map image px -> input px that shows a person's box.
 
     Args:
         box: (4,) xyxy, image px; a side shorter than a pixel counts as one pixel.
         spec: of the model; its sides are those of the box times ``extension``, the shorter one made to fit ``size``.
         rotation: of the picture about the box's centre, degrees, counter-clockwise as seen on the screen.
+        turns: quarter turns of the picture, likewise; the sides of the box turn with it.
 
     Raises:
         ValueError: ``spec`` describes a whole view, or the box is none.
     """
     frame = box_frame(box, spec.extension)
-    return frame_matrix(frame._replace(degrees=rotation), crop_size(spec))
+    if turns % 2:
+        frame = frame._replace(sides=(frame.sides / spec.extension)[::-1] * spec.extension)
+    return frame_matrix(frame._replace(degrees=rotation + 90.0 * turns), crop_size(spec))
 
 
 def crop_view(
@@ -61,6 +64,7 @@ def crop_view(
     image_id: int | str = 0,
     box_score: float = 1.0,
     truth: Truth | None = None,
+    turns: int = 0,
 ) -> View:
     """A person's box as the network wants it: warped bilinearly, black where the picture ends, normalised.
 
@@ -71,11 +75,12 @@ def crop_view(
         image_id: kept in the view.
         box_score: kept in the view.
         truth: of the person, image px, or None.
+        turns: as `crop_matrix`.
 
     Raises:
         ValueError: as `crop_matrix`.
     """
-    matrix = crop_matrix(box, spec)
+    matrix = crop_matrix(box, spec, turns=turns)
     size = crop_size(spec)
     return View(
         image=image_tensor(normalise(warp_crop(image, matrix, size), spec)),

@@ -28,7 +28,8 @@ def load(
             export`` wrote, or, with ``weights``, the name of a preset.
         device: as `Predictor`.
         weights: a safetensors file whose tensors fit the preset; a Poise checkpoint also brings its skeleton.
-        how: ``half`` and ``compile`` as `Predictor`; an exported file is as it was made.
+        how: ``half`` and ``compile`` as `Predictor`, ``turns`` as `TopDownPredictor`; an exported file is as it was
+            made.
 
     Raises:
         FileNotFoundError: there is no such file.

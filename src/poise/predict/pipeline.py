@@ -30,6 +30,7 @@ def pipeline(
     shift_heatmap: bool = False,
     half: bool = False,
     compile: bool = False,
+    turns: bool = False,
 ) -> TopDownPredictor | ExportedPredictor:
     """A predictor in two steps: where people are, then the pose of each of them from near.
 
@@ -46,6 +47,7 @@ def pipeline(
         shift_heatmap: as `TopDownPredictor`.
         half: as `Predictor`, for both models.
         compile: likewise.
+        turns: as `TopDownPredictor`: find people upside down, too.
 
     Returns:
         A predictor with ``predict`` and ``predict_iter``, as those of `poise.load`.
@@ -63,7 +65,7 @@ def pipeline(
     if exported and len(names) > 1:
         raise ValueError(f"{exported[0]} is exported; an ensemble averages heatmaps, which only checkpoints show")
     if exported:
-        refuse_options(exported[0], weights)
+        refuse_options(exported[0], weights, turns=turns)
         opened = ExportedModel(exported[0], device)
     loaded = [] if exported else _crop_models(names, weights)
     source: People
@@ -80,7 +82,7 @@ def pipeline(
 
     return TopDownPredictor(
         [part.model for part in loaded], source, device, loaded[0].metadata, shift_heatmap=shift_heatmap, half=half,
-        compile=compile,
+        compile=compile, turns=turns,
     )  # fmt: skip
 
 

@@ -247,6 +247,7 @@ def load(
     weights: str | Path | None = None,
     half: bool = False,
     compile: bool = False,
+    turns: bool = False,
 ) -> Predictor | TopDownPredictor:
     """A predictor by the name of a model that comes with Poise, or from a checkpoint.
 
@@ -259,18 +260,23 @@ def load(
         weights: a safetensors file whose tensors fit the preset; a Poise checkpoint also brings its skeleton.
         half: as `Predictor`.
         compile: as `Predictor`.
+        turns: as `poise.predict.topdown.TopDownPredictor`, for a model that looks at one person at a time.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: there is no such model (the message lists what there is), or the file does not fit.
+        ValueError: there is no such model (the message lists what there is), or the file or an argument does not fit.
     """
     from poise.predict.loading import load_model
 
     loaded = load_model(name_or_path, weights)
     if loaded.model.view.kind == "whole":
+        if turns:
+            raise ValueError(
+                f"turns are for models that look at one person at a time; {str(name_or_path)!r} looks at whole pictures"
+            )
         return Predictor(loaded.model, device, loaded.metadata, half=half, compile=compile)
     from poise.predict.pipeline import find_people
     from poise.predict.topdown import TopDownPredictor
 
     people = find_people("default", device=device, half=half, compile=compile)
-    return TopDownPredictor(loaded.model, people, device, loaded.metadata, half=half, compile=compile)
+    return TopDownPredictor(loaded.model, people, device, loaded.metadata, half=half, compile=compile, turns=turns)
