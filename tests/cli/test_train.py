@@ -162,7 +162,8 @@ def test_data_without_anybody_is_told(tmp_path: Path, data: Path) -> None:
         (["directpose_r50", "--set", "train.step=3"], "unknown key 'train.step'; did you mean 'steps'"),
         (["directpose_r50", "--data", "nowhere"], "nowhere/coco/annotations/person_keypoints_train2017.json"),
         (["--resume", "--run", "nothing"], "nothing holds no run to resume"),
-        (["directpose_r50", "--device", "tpu"], "--device 'tpu'"),
+        (["directpose_r50", "--device", "tpu"], "device 'tpu' cannot be used .auto, cpu, cuda, cuda:1, mps"),
+        (["directpose_r50", "--device", "cuda:99"], "device 'cuda:99' cannot be used"),
     ],
 )
 def test_mistakes_are_explained(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poise.cli.errors import INTERRUPTED, complain
-from poise.cli.options import Json
+from poise.cli.options import Device, Json
 
 if TYPE_CHECKING:
     from poise.train.config import RunConfig
@@ -29,7 +29,7 @@ def train(
     data: Annotated[
         Path | None, typer.Option(help="Folder that relative data paths start from [default: $POISE_DATA, ./data].")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Train a model.
@@ -38,8 +38,6 @@ def train(
     checkpoints/best.safetensors. Ctrl-C stops after the current step and saves; --resume goes on as if nothing had
     happened. Started by "torchrun --nproc_per_node=N --no-python -- poise train ...", N processes train one model.
     """
-    if device not in ("auto", "cpu"):
-        raise ValueError(f"--device {device!r}: auto or cpu (choose a GPU with CUDA_VISIBLE_DEVICES)")
     folder = _folder(recipe, run)
     config = _settings(recipe, folder, settings or [], resume)
     if data is not None:

@@ -200,7 +200,7 @@ def run_ablation(plan: Plan, out: str | Path, *, device: str = "auto", watch: Wa
     Args:
         plan: what to do.
         out: folder of the runs and tables.
-        device: ``auto`` or ``cpu``.
+        device: ``auto`` (a GPU, if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps`` ...
         watch: told of every run that starts or goes on.
 
     Raises:

@@ -2,46 +2,90 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import cast
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs, PartialState
 from accelerate.state import AcceleratorState
+from accelerate.utils import patch_environment
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from poise.memory import resident_bytes
+from poise.predict.devices import find_device
 from poise.train.config import TrainConfig
 
 PATIENCE = timedelta(hours=6)
 """How long processes wait for each other: the main process measures the model while the others wait."""
 
 
+def training_device(name: str, environment: Mapping[str, str] = os.environ) -> torch.device | None:
+    """The device of that name (`find_device`); None for ``auto``: accelerate looks for one, and its variables count.
+
+    Raises:
+        ValueError: torch knows no such device, this machine has none, or several processes are to share it.
+    """
+    if name == "auto":
+        return None
+    device = find_device(name)
+    together = int(environment.get("WORLD_SIZE", "1")) > 1
+    if together and (device.index is not None or device.type not in ("cpu", "cuda")):
+        raise ValueError(
+            f"device {name!r} is one for all processes of the run: give each its own with --device cuda "
+            "(CUDA_VISIBLE_DEVICES chooses among them), or train in one process"
+        )
+    return device
+
+
 def join_processes(device: str) -> PartialState:
     """This process's place among all of the run; on the first call they find each other.
 
     ``accelerate launch`` and ``torchrun`` say in the environment how many there are; without them there is one.
+
+    Raises:
+        ValueError: as `training_device`.
     """
-    return PartialState(cpu=device == "cpu", timeout=PATIENCE)
+    chosen = training_device(device)
+    with _told_to_accelerate(chosen):
+        return PartialState(cpu=_is_cpu(chosen), timeout=PATIENCE)
 
 
 def make_accelerator(config: TrainConfig, device: str) -> Accelerator:
     """The accelerator of a run; a process that trains several runs in turn may give each its own precision.
 
     Raises:
-        ValueError: fp16 is asked for without a GPU.
+        ValueError: fp16 is asked for without a GPU; others as `training_device`.
     """
-    on_cpu = device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    chosen = training_device(device)
+    on_cpu = _is_cpu(chosen) or not (torch.cuda.is_available() or torch.backends.mps.is_available())
     if config.precision == "fp16" and on_cpu:
         raise ValueError("train.precision=fp16 needs a GPU; on a CPU use bf16 or no")
     AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(
-        cpu=device == "cpu",
-        mixed_precision=config.precision,
-        gradient_accumulation_steps=config.accumulate,
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
-    )
+    with _told_to_accelerate(chosen):
+        return Accelerator(
+            cpu=_is_cpu(chosen),
+            mixed_precision=config.precision,
+            gradient_accumulation_steps=config.accumulate,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+        )
+
+
+def _is_cpu(device: torch.device | None) -> bool:
+    return device is not None and device.type == "cpu"
+
+
+def _told_to_accelerate(device: torch.device | None) -> AbstractContextManager[None]:
+    """Where accelerate takes a device from: a variable, while its state is made.
+
+    Of the CPU and of the GPUs of several processes it is told otherwise, or finds them itself.
+    """
+    if device is None or device.type == "cpu" or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return nullcontext()
+    return cast(AbstractContextManager[None], patch_environment(ACCELERATE_TORCH_DEVICE=str(device)))
 
 
 def share_batch_norms(module: nn.Module, accelerator: Accelerator) -> None:

@@ -58,13 +58,14 @@ class Trainer:
         state: file of the state to resume from, written every ``config.save_every`` steps; None: nothing is saved.
         evaluate: measures the model every ``config.eval_every`` steps and at the end.
         watchers: who is told.
-        device: ``auto`` takes what accelerate finds (its environment variables count), ``cpu`` forces the CPU.
+        device: ``auto`` takes what accelerate finds (its environment variables count); others as `training_device`.
 
     Several processes (see `poise.train.devices.join_processes`) train one model: each has a part of every batch, and
     what is reported is of all of them together.
 
     Raises:
-        ValueError: a rule or pattern fits nothing of the model, or fp16 is asked for without a GPU.
+        ValueError: a rule or pattern fits nothing of the model, fp16 is asked for without a GPU, or there is no such
+            device.
     """
 
     def __init__(

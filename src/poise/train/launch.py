@@ -52,7 +52,7 @@ def prepare_run(
         config: of the run.
         folder: of the run.
         resume: go on with the run that is there.
-        device: ``auto`` or ``cpu``.
+        device: ``auto`` (a GPU, if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps`` ...
         tell: is told what was taken from the weights to start from.
 
     Raises:
