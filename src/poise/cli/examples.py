@@ -46,6 +46,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     "ablation": (
         Example("ablation smpr --like small.yaml --rows baseline,psm", "two rows, with a small network"),
         Example("ablation smpr --steps 500 --json", "all rows, a short training each"),
+        Example("ablation augmentation --like mine.yaml --steps 3000", "which augmentations help on your data"),
     ),
     "convert": (
         Example("convert theirs.pth mine.safetensors --from directpose", "the authors' checkpoint as ours"),
@@ -72,7 +73,11 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     ),
     "data check": (Example("data check train.json --images train", "everything that is wrong with it"),),
     "data stats": (Example("data stats train.json --plot numbers.png", "counts and sizes, also as a plot"),),
-    "data show": (Example("data show train.json --count 12 -o look", "the truth, drawn on twelve pictures"),),
+    "data show": (
+        Example("data show train.json --count 12 -o look", "the truth, drawn on twelve pictures"),
+        Example("data show train.json --augment mosaic --out sheet.jpg", "what an augmentation does, on one sheet"),
+        Example("data show train.json --augment rsn_small --count 6 -o crops", "what a recipe would train on"),
+    ),
     "data convert": (Example("data convert people.yaml people.json --to coco", "YOLO labels as a COCO file"),),
     "data split": (Example("data split all.json --parts train=0.9,val=0.1 -o parts", "nine tenths to train on"),),
 }
