@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torchvision.ops import deform_conv2d
 
-from poise.nn.sampling import conv3x3_at, gather_patches, sample_bilinear
+from poise.nn.sampling import conv3x3_at, gather_patches, sample_bilinear, sample_groups
 
 
 def test_equals_a_1x1_deformable_convolution() -> None:
@@ -31,6 +31,20 @@ def test_gradients_of_features_and_positions() -> None:
     assert torch.autograd.gradcheck(sample_bilinear, (features, x, y))
 
 
+def test_groups_read_at_places_of_their_own() -> None:
+    torch.manual_seed(3)
+    features = torch.randn(6, 5, 8)
+    x, y = torch.rand(7, 3) * 12 - 2, torch.rand(7, 3) * 9 - 2
+    x[0], y[1] = torch.tensor([-1.0, 8.0, 1e9]), torch.tensor([-1e9, 5.0, -0.5])
+    groups = [2, 0, 2]
+    found = sample_groups(features, x, y, groups, 3)
+    whole = features.unflatten(0, (3, 2))[groups]
+    expected = sample_bilinear(whole, x.T[:, None], y.T[:, None])[:, :, 0].permute(2, 0, 1)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    nowhere = sample_groups(features, torch.full((1, 1), torch.nan), torch.zeros(1, 1), [1], 3)
+    assert nowhere.tolist() == [[[0.0, 0.0]]]
+
+
 @pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("bias", [True, False])
 def test_sparse_convolution_equals_the_dense_one(groups: int, bias: bool) -> None:
@@ -42,6 +56,8 @@ def test_sparse_convolution_equals_the_dense_one(groups: int, bias: bool) -> Non
     torch.testing.assert_close(conv3x3_at(convolution, features, rows, columns), dense, atol=1e-6, rtol=1e-5)
     nhwc = features[None].to(memory_format=torch.channels_last)[0]
     torch.testing.assert_close(conv3x3_at(convolution, nhwc, rows, columns), dense, atol=1e-6, rtol=1e-5)
+    few = conv3x3_at(convolution, nhwc, rows[:2], columns[:2])
+    torch.testing.assert_close(few, dense[:2], atol=1e-6, rtol=1e-5)
     none = conv3x3_at(convolution, features, rows[:0], columns[:0])
     assert none.shape == (0, 9)
 

@@ -31,7 +31,7 @@ from poise.models.snapping import snap
 from poise.nn.backbones import build_backbone, freeze_stages
 from poise.nn.blocks import Scale, conv_norm_relu, conv_tower, init_normal, norm_groups
 from poise.nn.pyramids import FPN
-from poise.nn.sampling import conv3x3_at, sample_bilinear
+from poise.nn.sampling import conv3x3_at, sample_bilinear, sample_groups
 from poise.settings import Settings
 from poise.skeletons import COCO17, Skeleton
 from poise.types import PersonBoxRule, Persons, Poses, ViewSpec
@@ -275,23 +275,21 @@ class KeypointBranch(nn.Module):
     def at(self, level: int, tower: Tensor, samplers: dict[int, Tensor], rows: Tensor, columns: Tensor) -> Tensor:
         """Keypoints (n, K, d) at cells (rows, columns) of one image; equal to the dense ones there.
 
-        ``tower`` (C, h, w) is the level's tower feature; ``samplers`` maps source levels to (G, c, h, w) features
-        (one group in all when features are shared); channels of groups nobody asks for may hold anything.
+        ``tower`` (C, h, w) is the level's tower feature; ``samplers`` maps source levels to (C, h, w) features;
+        channels of groups nobody asks for may hold anything.
         """
         base = conv3x3_at(self.locator, tower, rows, columns).reshape(len(rows), len(self.groups), 2)
         parts: list[Tensor] = [base] * len(self.groups)
         for source, groups in self.sources(level).items():
             ratio = self.strides[level] // self.strides[source]
-            x = (ratio * (columns[:, None] + base[:, groups, 0]) + ratio // 2).T
-            y = (ratio * (rows[:, None] + base[:, groups, 1]) + ratio // 2).T
-            if self.separate:
-                sampled = sample_bilinear(samplers[source][groups], x[:, None], y[:, None])[:, :, 0]
-            else:
-                sampled = sample_bilinear(samplers[source], x[None], y[None])[0].transpose(0, 1)
+            x = ratio * (columns[:, None] + base[:, groups, 0]) + ratio // 2
+            y = ratio * (rows[:, None] + base[:, groups, 1]) + ratio // 2
+            own, total = (groups, len(self.groups)) if self.separate else ([0] * len(groups), 1)
+            sampled = sample_groups(samplers[source], x, y, own, total)
             for i, g in enumerate(groups):
                 predictor = self.predictors[g]
                 assert isinstance(predictor, nn.Conv2d)
-                raw = F.linear(sampled[i].T, predictor.weight.flatten(1), predictor.bias)
+                raw = F.linear(sampled[:, i], predictor.weight.flatten(1), predictor.bias)
                 parts[g] = self._finish(raw[..., None, None], base[:, g, :, None, None], ratio)[..., 0, 0]
         return torch.cat(parts, 1)[:, self.order]
 

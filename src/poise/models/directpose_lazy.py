@@ -57,18 +57,12 @@ class LazyHead:
         if head.align is None:
             keypoints = conv3x3_at(head.naive_output, tower[b], rows, columns).unflatten(1, (-1, 2))
         else:
-            needed = {source: self._image_features(source, b) for source in head.align.sources(level)}
+            needed = {source: self._samplers[source][b] for source in head.align.sources(level)}
             keypoints = head.align.at(level, tower[b], needed, rows, columns)
         boxes = None
         if head.box_output is not None:
             boxes = head.boxes_of(level, conv3x3_at(head.box_output, self._box_towers[level][b], rows, columns))
         return head.scaled(level, keypoints, 2), boxes
-
-    def _image_features(self, source: int, b: int) -> Tensor:
-        align = self._head.align
-        assert align is not None
-        maps = self._samplers[source][b]
-        return maps.unflatten(0, (len(align.groups), -1)) if align.separate else maps[None]
 
 
 def _cells(index: Tensor, tower: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,7 +93,8 @@ def _sampler_features(
         else:
             channels = run_groups(align.tower, features[source], groups, total)
         part = run_groups(align.sampler, channels, groups, total)
-        whole = part.new_zeros(len(part), total, align.group_channels, *part.shape[-2:])
+        size = part.shape[-2:]
+        whole = part.new_zeros(len(part), *size, total, align.group_channels).permute(0, 3, 4, 1, 2)  # channels last
         whole[:, groups] = part.unflatten(1, (len(groups), -1))
         maps[source] = whole.flatten(1, 2)
     return maps
