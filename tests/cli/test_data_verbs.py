@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from poise.cli.main import app
 from poise.data.formats import read_dataset
 from poise.data.images import image_size
+from poise.skeletons import COCO17
 from tiny_set import write_tiny_set
 
 
@@ -61,10 +62,12 @@ def test_stats(tiny, tmp_path):
     lines = result.stdout.splitlines()
     assert lines[0] == "tiny: 5 pictures, 4 people, skeleton coco17"
     assert lines[1] == "1 pictures without people, 0 regions to ignore"
-    assert next(line for line in lines if line.startswith("nose")).split() == ["nose", "4", "0", "0", "100.0", "%"]
+    nose = next(line for line in lines if line.startswith("nose"))
+    assert nose.split() == ["nose", "4", "0", "0", "100.0", "%", "0.026"]
     assert image_size(tmp_path / "p.png")[1] == 1200
     numbers = json.loads(poise(*arguments, "--json").stdout)
     assert (numbers["people"], numbers["widths"]["middle"]) == (4, 96)
+    assert [k["sigma"] for k in numbers["keypoints"]] == list(COCO17.sigmas)
     refused = poise(*arguments, "--plot", tmp_path / "p.gif")
     assert refused.exit_code == 1
     assert "must end in .png" in refused.stderr

@@ -53,12 +53,12 @@ def test_what_is_not_there_is_an_error(name: str) -> None:
 
 @pytest.mark.usefixtures("any_device")
 def test_several_processes_do_not_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    many = {"WORLD_SIZE": "2"}
-    assert training_device("cuda", many) == torch.device("cuda")
-    assert training_device("cpu", many) == torch.device("cpu")
-    for name in ("cuda:1", "mps"):
+    second = {"WORLD_SIZE": "2", "LOCAL_RANK": "1"}
+    assert training_device("cuda", second) == torch.device("cuda:1")
+    assert training_device("cpu", second) == torch.device("cpu")
+    for name in ("cuda:1", "mps", "toaster"):
         with pytest.raises(ValueError, match=f"device '{name}' is one for all processes of the run: .*--device cuda"):
-            training_device(name, many)
+            training_device(name, second)
 
 
 def test_half_precision_without_a_gpu_is_an_error() -> None:

@@ -231,9 +231,9 @@ def _stats_text(numbers: DatasetStatistics) -> str:
     ]
     if numbers.crowd_index is not None:
         lines.append(_spread_line("crowd index", numbers.crowd_index))
-    lines += ["", f"{'keypoint':22}{'visible':>9}{'occluded':>9}{'none':>9}{'labelled':>10}"]
+    lines += ["", f"{'keypoint':22}{'visible':>9}{'occluded':>9}{'none':>9}{'labelled':>10}{'sigma':>8}"]
     lines += [
-        f"{k.name:22}{k.visible:9}{k.occluded:9}{k.unlabelled:9}{100 * k.labelled / people:8.1f} %"
+        f"{k.name:22}{k.visible:9}{k.occluded:9}{k.unlabelled:9}{100 * k.labelled / people:8.1f} %{k.sigma:8.3f}"
         for k in numbers.keypoints
     ]
     return "\n".join(lines)

@@ -38,12 +38,13 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class KeypointCounts:
-    """How often a keypoint was labelled, over all people."""
+    """How often a keypoint was labelled, over all people, and its OKS sigma."""
 
     name: str
     visible: int
     occluded: int
     unlabelled: int
+    sigma: float
 
     @property
     def labelled(self) -> int:
@@ -123,8 +124,10 @@ def dataset_statistics(dataset: PoseDataset) -> DatasetStatistics:
         large=int((areas >= MEDIUM).sum()),
         labelled_a_person=Spread.of((visibility > 0).sum(1).tolist()),
         keypoints=tuple(
-            KeypointCounts(name, int((column == 2).sum()), int((column == 1).sum()), int((column == 0).sum()))
-            for name, column in zip(dataset.skeleton.keypoints, visibility.T, strict=True)
+            KeypointCounts(name, int((flags == 2).sum()), int((flags == 1).sum()), int((flags == 0).sum()), sigma)
+            for name, flags, sigma in zip(
+                dataset.skeleton.keypoints, visibility.T, dataset.skeleton.sigmas, strict=True
+            )
         ),
         crowd_index=Spread.of(crowd) if crowd else None,
     )

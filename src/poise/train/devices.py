@@ -31,14 +31,16 @@ def training_device(name: str, environment: Mapping[str, str] = os.environ) -> t
     """
     if name == "auto":
         return None
-    device = find_device(name)
-    together = int(environment.get("WORLD_SIZE", "1")) > 1
-    if together and (device.index is not None or device.type not in ("cpu", "cuda")):
+    if int(environment.get("WORLD_SIZE", "1")) == 1:
+        return find_device(name)
+    if name == "cuda":
+        return find_device(f"cuda:{environment.get('LOCAL_RANK', '0')}")
+    if name != "cpu":
         raise ValueError(
             f"device {name!r} is one for all processes of the run: give each its own with --device cuda "
             "(CUDA_VISIBLE_DEVICES chooses among them), or train in one process"
         )
-    return device
+    return find_device(name)
 
 
 def join_processes(device: str) -> PartialState:

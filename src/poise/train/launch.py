@@ -53,7 +53,7 @@ def prepare_run(
         folder: of the run.
         resume: go on with the run that is there.
         device: ``auto`` (a GPU, if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps`` ...
-        tell: is told what was taken from the weights to start from.
+        tell: is told what was taken from the weights to start from, and what skeleton was found in the data.
 
     Raises:
         FileExistsError: the folder already holds a run and ``resume`` is not given.
@@ -79,9 +79,21 @@ def prepare_run(
     step = trainer.resume().step if resume else 0
     if place.is_main_process:
         _open_folder(folder, config, step, resume, notes)
+        if config.skeleton == SKELETON_OF_DATA:
+            tell(_described(skeleton))
         for note in notes:
             tell(note)
     return trainer
+
+
+def _described(skeleton: Skeleton) -> str:
+    """What the data say about the skeleton, in one line."""
+    pairs = len(skeleton.flip_pairs)
+    sigmas = ", ".join(f"{name} {s:.3f}" for name, s in zip(skeleton.keypoints, skeleton.sigmas, strict=True))
+    return (
+        f"skeleton {skeleton.name} of the data: {len(skeleton)} keypoints, {pairs} {'pair' if pairs == 1 else 'pairs'} "
+        f"of left and right; sigmas {sigmas}"
+    )
 
 
 def _open_folder(folder: RunFolder, config: RunConfig, step: int, resume: bool, notes: list[str]) -> None:
