@@ -63,6 +63,17 @@ def test_somebody_makes_the_canvases_that_mosaics_leave() -> None:
     assert only(COMPOSE, ("mosaic",)).augment.single == COMPOSE.augment.single
 
 
+def test_sizes_of_canvases_are_one_or_several() -> None:
+    one = replaced(COMPOSE, {"sizes": (256,)})
+    assert not is_on(one, "multi_scale")
+    assert only(one, ("multi_scale",)).sizes == (192, 256, 320)
+    several = replaced(COMPOSE, {"sizes": (512, 256, 384)})
+    assert is_on(several, "multi_scale")
+    assert only(several, ()).sizes == (384,)
+    assert only(several, ("multi_scale",)).sizes == (512, 256, 384)
+    assert "multi_scale" not in measurable(CROP)
+
+
 def test_every_switch_of_the_pipelines_belongs_to_one() -> None:
     """What is drawn by chance can be switched off, but for what makes the material."""
     named = {key for entry in (*CANVAS.values(), *CROPS.values()) for key in (*entry.off, *entry.on)}

@@ -6,8 +6,8 @@ augmentation``). The published pipelines of the papers are what they are, and ar
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from poise.data.config import DataConfig
@@ -114,7 +114,7 @@ CANVAS: dict[str, Augmentation] = {
         "a canvas size drawn for each batch", off={}, on={}, shown={"sizes": (160, 224, 288, 352, 416, 480)}
     ),
 }  # fmt: skip
-"""Of the ``compose`` pipeline."""
+"""Of the ``compose`` pipeline; what ``multi_scale`` is without, and with, depends on the canvas."""
 
 CROPS: dict[str, Augmentation] = {
     "scale": Augmentation("larger or smaller", off={"crop.scale": (1.0, 1.0)}, on={"crop.scale": (0.75, 1.25)}),
@@ -154,7 +154,7 @@ def augmentations(config: DataConfig) -> dict[str, Augmentation]:
         ValueError: it is one of the papers', whose steps belong together.
     """
     if config.pipeline == "compose":
-        return CANVAS
+        return CANVAS | {"multi_scale": _multi_scale(config.sizes)}
     if config.pipeline == "crop":
         return CROPS
     raise ValueError(f"data.pipeline {config.pipeline!r} is as published and has no augmentations to choose from")
@@ -200,10 +200,10 @@ def shown(name: str, config: DataConfig) -> DataConfig:
     known = augmentations(config)
     if name != NOTHING and name not in known:
         raise ValueError(f"unknown augmentation {name!r}{nearest(name, [NOTHING, *known])}")
-    values = dict(_CALM)
+    values: dict[str, Any] = {}
     for entry in known.values():
         values |= entry.off
-    values |= _ONE
+    values |= _CALM | _ONE
     if name != NOTHING:
         entry = known[name]
         values |= {path: _always(path, value) for path, value in entry.on.items()}
@@ -221,6 +221,13 @@ def replaced(config: DataConfig, values: Values) -> DataConfig:
             place = place[parent]
         place[last] = value
     return DataConfig.parse(data)
+
+
+def _multi_scale(sizes: Sequence[int]) -> Augmentation:
+    """Without: canvases of the middle size alone. With: also a quarter smaller and larger."""
+    middle = sorted(sizes)[len(sizes) // 2]
+    around = {32 * max(1, round(factor * middle / 32)) for factor in (0.75, 1.0, 1.25)} | {middle}
+    return replace(CANVAS["multi_scale"], off={"sizes": (middle,)}, on={"sizes": tuple(sorted(around))})
 
 
 def _always(path: str, value: Any) -> Any:
