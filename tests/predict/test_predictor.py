@@ -152,6 +152,23 @@ def test_best_first_and_min_score():
     assert len(recommended.predict(picture)[0]) == 3
 
 
+def test_sizes_that_the_checkpoint_recommends(monkeypatch):
+    picture = dot_picture((150, 150), random_people(np.random.default_rng(2), (150, 150), 1))
+    both = Predictor(DotModel(), "cpu", metadata={"scales": [[160, 160], [96, 96]]})
+    one = predictor()
+    wanted = one.predict(picture, scales=[(160, 160), (96, 96)])[0]
+    np.testing.assert_array_equal(both.predict(picture)[0].keypoints, wanted.keypoints)
+    seen, look = [], both.predict_views
+    monkeypatch.setattr(both, "predict_views", lambda views: seen.extend(max(v.size) for v in views) or look(views))
+    for scales, sides in ((None, [160, 96]), ([(128, 128)], [128])):
+        seen.clear()
+        both.predict(picture, scales=scales)
+        assert seen == sides
+    for wrong in ("608", [[1]], 5):
+        with pytest.raises(ValueError, match="neither short sides nor pairs"):
+            Predictor(DotModel(), "cpu", metadata={"scales": wrong})
+
+
 def test_all_kinds_of_pictures(tmp_path):
     people = random_people(np.random.default_rng(1), (90, 120), 2)
     picture = dot_picture((90, 120), people)

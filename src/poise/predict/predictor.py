@@ -57,7 +57,8 @@ class Predictor:
     Args:
         model: an ``nn.Module`` with the interface of `PoseModel`.
         device: ``auto`` (a CUDA device if there is one, else the CPU), or a device as torch names it.
-        metadata: of the checkpoint; ``min_score`` in it is the default threshold of `predict`.
+        metadata: of the checkpoint; ``min_score`` in it is the default threshold of `predict`, ``scales`` the sizes at
+            which it looks at a picture unless told others.
         half: compute in float16, on a GPU.
         compile: compile the network with ``torch.compile``: a minute at the first picture, then quicker.
 
@@ -86,6 +87,7 @@ class Predictor:
         self.running = running(device, half=half, compiled=compile)
         self.metadata = dict(metadata or {})
         self.min_score = float(self.metadata.get("min_score", MIN_SCORE))
+        self.scales = _recommended_scales(self.metadata)
         self.model = prepared(model, self.running)
 
     @property
@@ -117,7 +119,7 @@ class Predictor:
                 attribute ``min_score``), 0 keeps all.
             batch: views that run together; None is 8 on a GPU and 1 on the CPU.
             scales: short sides (input px) at which to look at each picture, or pairs of limits (long side, short
-                side); None is the model's own.
+                side); None is what the model's checkpoint recommends, else the model's own.
             flip: also look at each picture mirrored.
             tiles: look at each picture in tiles, too, for small and far people: ``3x2`` (columns x rows), ``640``
                 (side of a tile, px) or a `Tiling`; goes with no ``scales``.
@@ -160,7 +162,7 @@ class Predictor:
         tiling = parse_tiling(tiles) if isinstance(tiles, str) else tiles
         if tiling is not None:
             views = tiled_views(self.model.view, tiling, flip)
-        source = views if views is not None else whole_views(self.model.view, scales, flip)
+        source = views or whole_views(self.model.view, self.scales if scales is None else scales, flip)
         batch = self._batch(batch)
         threshold = self.min_score if min_score is None else min_score
         if not 0 <= threshold <= 1:
@@ -238,6 +240,22 @@ def prepared(model: _Model, how: Running | torch.device) -> _Model:
     elif how.device.type == "cpu" and hasattr(module, "pack"):
         cast(Any, module).pack()
     return cast(_Model, module)
+
+
+def _recommended_scales(metadata: Mapping[str, Any]) -> list[Scale] | None:
+    """Those of a checkpoint's metadata; ``ValueError`` if they are none."""
+    told = metadata.get("scales")
+    if told is None:
+        return None
+    try:
+        if isinstance(told, str):
+            raise TypeError
+        return [side if isinstance(side, int) else (int(side[0]), int(side[1])) for side in told]
+    except (TypeError, ValueError, IndexError):
+        raise ValueError(
+            f"the checkpoint's metadata has scales {told!r}, which are neither short sides nor pairs of limits; "
+            "save it without them"
+        ) from None
 
 
 def load(
