@@ -4,6 +4,7 @@ import pytest
 
 from poise.models.directpose import DirectPoseConfig
 from poise.settings import Settings, nearest
+from poise.train.recipes import recipe
 
 
 class Inner(Settings):
@@ -35,6 +36,11 @@ def test_override_reads_yaml_values() -> None:
 def test_bad_overrides(assignment: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Outer().override([assignment])
+
+
+def test_settings_that_do_not_fit_each_other_are_not_printed_whole() -> None:
+    with pytest.raises(ValueError, match=r"^--set: model: view.size = \(64, 48\) .* must be multiples of 32$"):
+        recipe("rsn_small").override(["model.view.size=[64,48]"])
 
 
 def test_settings_are_frozen() -> None:

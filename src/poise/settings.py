@@ -88,7 +88,10 @@ def _first_problem(error: ValidationError, cls: type[BaseModel]) -> str:
     if problem["type"] == "extra_forbidden":
         known = [name for owner in owners for name in owner.model_fields]
         return f"unknown key {key!r}{nearest(path[-1], known) if known else ''}"
-    return f"{key} = {problem.get('input')!r}: {problem['msg']}"
+    value, reason = problem.get("input"), problem["msg"].removeprefix("Value error, ")
+    if isinstance(value, Mapping | BaseModel):  # settings that do not fit each other: the reason names them
+        return f"{key}: {reason}"
+    return f"{key} = {value!r}: {reason}"
 
 
 def _located(location: Iterable[Any], cls: type[BaseModel]) -> tuple[list[str], list[type[BaseModel]]]:
