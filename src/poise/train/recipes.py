@@ -126,8 +126,36 @@ def smpr_hrnet_w48() -> RunConfig:
 
 
 def smpr_mobilenetv2() -> RunConfig:
-    """The small SMPR, trained as `directpose_mobilenetv2` is, on the same data."""
-    return directpose_mobilenetv2().model_copy(update={"model": preset("smpr_mobilenetv2")})
+    """The small SMPR, on the same data as `directpose_mobilenetv2`, with more athletes, larger canvases and more change.
+
+    With milder changes AP was three times as high on the people trained on as on others.
+    """
+    run = directpose_mobilenetv2()
+    athletes = (0.55, 0.45)
+    sources = tuple(s.model_copy(update={"weight": w}) for s, w in zip(run.data.sources, athletes, strict=True))
+    augment = AugmentConfig(
+        single=0.6,
+        mosaic=0.25,
+        paste=0.15,
+        person_size=(0.12, 0.85),
+        single_scale=(0.9, 2.6),
+        negative_p=0.05,
+        background_p=0.7,
+        rotation=20.0,
+        rotation_p=0.4,
+        erase_p=0.4,
+        noise_p=0.15,
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.6,
+        hue=0.05,
+        grey_p=0.1,
+        blur_p=0.15,
+    )
+    data = run.data.model_copy(
+        update={"sources": sources, "augment": augment, "sizes": (256, 320, 384), "batch": 6, "cache_mb": 1500}
+    )
+    return run.model_copy(update={"model": preset("smpr_mobilenetv2"), "data": data})
 
 
 def _smpr_ablation(name: str) -> Callable[[], RunConfig]:
@@ -160,8 +188,11 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "smpr_heatmap": _smpr_ablation("smpr_heatmap"),
     "smpr_pafpn": _smpr_ablation("smpr_pafpn"),
     **RSN_RECIPES,
+    "mini_directpose": directpose_mobilenetv2,
+    "mini_smpr": smpr_mobilenetv2,
+    "mini_rsn": RSN_RECIPES["rsn_small"],
 }
-"""Recipes by name."""
+"""Recipes by name; ``mini_*`` are other names of those of the shipped models."""
 
 
 def recipe(name: str) -> RunConfig:
