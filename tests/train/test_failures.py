@@ -154,6 +154,7 @@ def test_calmer_training() -> None:
     assert "clip_norm" not in told
     assert "warmup" not in told
     assert "--set train.precision=bf16" in told
+    assert "--set train.precision=no" in str(explain(error, run_config(train={"precision": "bf16"})))
 
 
 def test_workers_and_disks() -> None:

@@ -73,6 +73,8 @@ def _calmer(config: RunConfig) -> str:
         ways.append("--set train.schedule.warmup=500")
     if config.train.precision == "fp16":
         ways.append("--set train.precision=bf16")
+    if config.train.precision == "bf16":
+        ways.append("--set train.precision=no")
     return f"Look at those pictures and their annotations; if they are right, try {', '.join(ways)}"
 
 
