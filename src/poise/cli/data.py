@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from poise.cli.data_label import label
 from poise.cli.errors import guarded
 from poise.cli.options import Json, progress_bar
 
@@ -180,7 +181,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (check, show, stats, convert, split):
+for verb in (check, show, stats, convert, split, label):
     app.command(verb.__name__)(guarded(verb))
 
 

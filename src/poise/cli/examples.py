@@ -79,6 +79,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example("data show train.json --augment rsn_small --count 6 -o crops", "what a recipe would train on"),
     ),
     "data convert": (Example("data convert people.yaml people.json --to coco", "YOLO labels as a COCO file"),),
+    "data label": (Example("data label train.json -o labelled.json", "faces, where only bodies are labelled"),),
     "data split": (Example("data split all.json --parts train=0.9,val=0.1 -o parts", "nine tenths to train on"),),
 }
 """By verb; the empty one is ``poise`` itself."""

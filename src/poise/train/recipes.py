@@ -126,7 +126,7 @@ def smpr_hrnet_w48() -> RunConfig:
 
 
 def smpr_mobilenetv2() -> RunConfig:
-    """The small SMPR, on the same data as `directpose_mobilenetv2`, with more athletes, larger canvases and more change.
+    """The small SMPR, on the data of `directpose_mobilenetv2`, with more athletes, larger canvases and more change.
 
     With milder changes AP was three times as high on the people trained on as on others.
     """
