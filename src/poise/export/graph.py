@@ -14,16 +14,14 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
 
+from poise.export.candidates import directpose_candidates, smpr_candidates
 from poise.export.suppression import consensus, greedy, soft_boxes, soft_poses
 from poise.models import dense
 from poise.models.base import PoseModel
-from poise.models.directpose import DirectPose, DirectPoseOutputs
-from poise.models.directpose_refine import refine_keypoints
+from poise.models.directpose import DirectPose
 from poise.models.rsn import DECODERS, RSN
-from poise.models.smpr import SMPR, FeatureAlignment, SMPROutputs
-from poise.models.snapping import snap
+from poise.models.smpr import SMPR
 from poise.nn.fold import fold_batch_norm
 from poise.types import ViewSpec
 
@@ -88,11 +86,12 @@ class WholeGraph(nn.Module):
 
     Args:
         model: DirectPose or SMPR, ready for inference.
+        operator: compute deformable convolutions of whole maps by the operator for them.
     """
 
-    def __init__(self, model: DirectPose | SMPR) -> None:
+    def __init__(self, model: DirectPose | SMPR, operator: bool = False) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.operator = model, operator
         self.normalised = Normalised(model.view)
         self.rows = model.config.max_poses if model.config.max_poses > 0 else UNLIMITED
 
@@ -107,14 +106,13 @@ class WholeGraph(nn.Module):
         """
         x = self.normalised(image)
         shown = _shown(x, size)
-        outputs = self.model(x * shown)
         if isinstance(self.model, DirectPose):
-            return self._directpose(self.model, outputs, size, to_image)
-        return self._smpr(self.model, outputs, size, to_image)
+            return self._directpose(self.model, x * shown, size, to_image)
+        return self._smpr(self.model, x * shown, size, to_image)
 
-    def _directpose(self, model: DirectPose, outputs: DirectPoseOutputs, size: Tensor, to_image: Tensor) -> WholePoses:
+    def _directpose(self, model: DirectPose, x: Tensor, size: Tensor, to_image: Tensor) -> WholePoses:
         config = model.config
-        found = _to_picture(directpose_candidates(model, outputs, size), config.pixel_offset, to_image)
+        found = _to_picture(directpose_candidates(model, model(x), size), config.pixel_offset, to_image)
         found = _clipped(found, size, to_image)
         kept = greedy(found.boxes, found.scores, config.nms_iou, self.rows)
         best = found.boxes[kept.indices]
@@ -124,9 +122,9 @@ class WholeGraph(nn.Module):
             scores = consensus(found, kept.indices, scores, model.skeleton.sigmas)
         return _ordered(found, kept.indices, torch.where(solid & (kept.scores >= 0), scores, -1.0))
 
-    def _smpr(self, model: SMPR, outputs: SMPROutputs, size: Tensor, to_image: Tensor) -> WholePoses:
+    def _smpr(self, model: SMPR, x: Tensor, size: Tensor, to_image: Tensor) -> WholePoses:
         config = model.config
-        found = _to_picture(smpr_candidates(model, outputs, size), config.pixel_offset, to_image)
+        found = _to_picture(smpr_candidates(model, x, size, self.operator), config.pixel_offset, to_image)
         if config.suppress_on == "oks":
             kept = soft_poses(found.keypoints, found.scores, model.skeleton.sigmas, config.suppression, self.rows)
         else:
@@ -174,36 +172,11 @@ class CropGraph(nn.Module):
         return CropPoses(keypoints, marks, boxes, scores)
 
 
-class OperatorAlignment(nn.Module):
-    """SMPR's aligned features by the operator for deformable convolutions, where a format and its runtime have it.
-
-    On one core, a convolution of 96 channels in maps of 48 x 64 with four offset groups takes onnxruntime 16 ms with
-    the operator and 52 ms with gathers and a product; OpenVINO reads no such operator from ONNX.
-
-    Args:
-        align: of which it computes the same.
-    """
-
-    def __init__(self, align: FeatureAlignment) -> None:
-        super().__init__()
-        self.align = align
-
-    def forward(self, pose: Tensor, person: Tensor, initial: Tensor) -> tuple[Tensor, Tensor]:
-        """As `FeatureAlignment.forward`."""
-        offsets = self.align.offset(initial)
-        weights = self.align.pose.weight, self.align.person.weight
-        aligned = (deform_conv2d(x, offsets, w, padding=1) for x, w in zip((pose, person), weights, strict=True))
-        first, second = (torch.relu(x) for x in aligned)
-        return first, second
-
-
 def with_operator(graph: WholeGraph | CropGraph) -> WholeGraph | CropGraph:
     """The same function, deformable convolutions by the operator for them; ``graph`` is not changed."""
-    if not isinstance(graph.model, SMPR) or graph.model.head.align is None:
-        return graph
-    changed = copy.deepcopy(graph)
-    head = cast(SMPR, changed.model).head
-    head.align = OperatorAlignment(cast(FeatureAlignment, head.align))  # type: ignore[assignment]
+    changed = copy.copy(graph)
+    if isinstance(changed, WholeGraph):
+        changed.operator = True
     return changed
 
 
@@ -222,105 +195,6 @@ def pose_graph(model: PoseModel) -> WholeGraph | CropGraph:
     if isinstance(folded, RSN):
         return CropGraph(folded).eval()
     raise ValueError(f"models of the system {type(model).__name__} cannot be exported")
-
-
-# ------------------------------------------------------------------------------------------------------- candidates
-
-
-def directpose_candidates(model: DirectPose, outputs: DirectPoseOutputs, size: Tensor) -> dense.Candidates:
-    """Candidates (M) of one picture as `DirectPose.candidates`, and a last one of score -1 that is nobody."""
-    config, skeleton = model.config, model.skeleton
-    chances, ranks, chosen = [], [], []
-    for logits, centerness in zip(outputs.logits, outputs.centerness, strict=True):
-        chance = dense.precise(logits.flatten()).sigmoid()
-        rank = chance * dense.precise(centerness.flatten()).sigmoid()
-        passes = chance > config.score_threshold
-        if config.threshold_with_centerness:
-            passes = passes & (rank > config.score_threshold)
-        chosen.append(passes & _among_best(torch.where(passes, rank, -1.0), config.pre_nms))
-        chances.append(chance)
-        ranks.append(rank)
-    index = _indices(torch.cat(chosen))
-    rank = torch.cat(ranks)[index]
-    scores = {"sqrt": rank.sqrt(), "product": rank, "cls": torch.cat(chances)[index]}[config.score]
-    places = _locations(outputs.logits, model.strides)[index]
-    points, strides = places[:, :2], places[:, 2]
-    raw = dense.precise(dense.flatten_levels(outputs.keypoints)[0][index]).unflatten(1, (len(skeleton), -1))
-    keypoints = points[:, None] + strides[:, None, None] * raw[..., :2]
-    marks = raw[..., 2].sigmoid() if raw.shape[-1] == 3 else scores[:, None].expand(-1, len(skeleton))
-    if outputs.boxes is None:
-        low, high = keypoints.amin(1).clamp(min=0), keypoints.amax(1).clamp(min=0)
-        edge = torch.stack([size[1], size[0]]).to(low.dtype)
-        boxes = torch.cat([torch.minimum(low, edge), torch.minimum(high, edge)], 1)
-    else:
-        sides = dense.precise(dense.flatten_levels(outputs.boxes)[0][index])
-        boxes = torch.cat([points, points], -1) + strides[:, None] * sides * sides.new_tensor([-1, -1, 1, 1])
-    found = dense.Candidates(scores, keypoints, marks, boxes, index, points)
-    if config.refine_keypoints and outputs.heatmaps is not None:
-        offsets = outputs.heatmap_offsets
-        found = refine_keypoints(found, outputs.heatmaps[0], None if offsets is None else offsets[0])
-    if config.snap is not None and outputs.heatmaps is not None:
-        found = snap(found, outputs.heatmaps[0], model.strides[0], config.snap, not config.box_branch)
-    return _with_nobody(found)
-
-
-def smpr_candidates(model: SMPR, outputs: SMPROutputs, size: Tensor) -> dense.Candidates:
-    """Candidates (M) of one picture as `SMPR.candidates`, and a last one of score -1 that is nobody."""
-    config, skeleton = model.config, model.skeleton
-    all_scores, chosen = [], []
-    for level, logits in enumerate(outputs.logits):
-        chance = dense.precise(logits.flatten()).sigmoid()
-        score = chance
-        if config.score == "product" and outputs.quality is not None:
-            score = chance * dense.precise(outputs.quality[level].flatten()).sigmoid()
-        chosen.append((chance > config.score_threshold) & _among_best(score, config.pre_nms))
-        all_scores.append(score)
-    index = _indices(torch.cat(chosen))
-    scores = torch.cat(all_scores)[index]
-    places = _locations(outputs.logits, model.strides)[index]
-    points, strides = places[:, :2], places[:, 2]
-    poses = outputs.initial if outputs.refined is None else outputs.refined
-    raw = dense.precise(dense.flatten_levels(poses)[0][index]).unflatten(1, (len(skeleton), 2))
-    low = config.pixel_offset
-    high = torch.stack([size[1], size[0]]).to(raw.dtype) - 1 + low
-    keypoints = torch.minimum((points[:, None] + strides[:, None, None] * raw).clamp(min=low), high)
-    boxes = torch.cat([keypoints.amin(1), keypoints.amax(1)], 1)
-    marks = scores[:, None].expand(-1, len(skeleton))
-    found = dense.Candidates(scores, keypoints, marks, boxes, index, points)
-    if config.snap is not None and outputs.heatmaps is not None:
-        found = snap(found, outputs.heatmaps[0], model.strides[0], config.snap)
-    return _with_nobody(found)
-
-
-def _locations(maps: list[Tensor], strides: tuple[int, ...]) -> Tensor:
-    """(P, 3) x, y and stride of all locations, as `dense.make_grid`, by sums alone: sizes may be symbols."""
-    parts = []
-    for level, stride in zip(maps, strides, strict=True):
-        rows = torch.arange(level.shape[-2], dtype=torch.float32, device=level.device)[:, None]
-        columns = torch.arange(level.shape[-1], dtype=torch.float32, device=level.device)[None]
-        x = columns * stride + stride // 2 + 0 * rows
-        y = rows * stride + stride // 2 + 0 * columns
-        parts.append(torch.stack([x, y, 0 * x + stride], -1).flatten(0, 1))
-    return torch.cat(parts)
-
-
-def _among_best(scores: Tensor, limit: int) -> Tensor:
-    """(p,) bool: the ``limit`` best of scores (p,), and what ties with the last of them; <= 0: all."""
-    if limit <= 0:
-        return torch.ones_like(scores, dtype=torch.bool)
-    longer = torch.cat([scores, scores.new_full((limit,), -1.0)])  # so that there are always enough
-    return scores >= longer.topk(limit).values[-1]
-
-
-def _indices(chosen: Tensor) -> Tensor:
-    """Where (p,) is true, and a last index that stands for nobody: no tensor is then ever empty."""
-    index = torch.nonzero(chosen).squeeze(1)
-    return torch.cat([index, index.new_zeros(1)])
-
-
-def _with_nobody(found: dense.Candidates) -> dense.Candidates:
-    """The last one, which stands for nobody, loses against everybody."""
-    return found._replace(scores=torch.cat([found.scores[:-1], found.scores.new_full((1,), -1.0)]))
 
 
 # ------------------------------------------------------------------------------------------------------------ frames
