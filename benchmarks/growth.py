@@ -1,0 +1,93 @@
+"""How the cost of a network grows with its stages and with the levels of its pyramid, on CPU.
+
+    python benchmarks/growth.py --threads 1 --rounds 3
+
+Of RSN, one to four stages on a batch of crops. Of the single-stage models at 480 x 640, the backbone, then the pyramid,
+then the head on the finest level, the two finest and so on, every location computed and without the heatmaps that only
+training needs. All take turns. Weights are random; what they are does not change the time. Processor time is what to
+compare where the machine has other work.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from rsn import times
+from torch.utils.flop_counter import FlopCounterMode
+
+from poise.models import PRESETS, build_model
+from poise.models.directpose import DirectPose
+from poise.models.rsn import RSN, RSNConfig
+from poise.models.smpr import SMPR
+from poise.predict.predictor import prepared
+
+SIZE = (480, 640)
+"""Height and width of the pictures."""
+CPU = torch.device("cpu")
+
+
+def stages(preset: str, batch: int) -> dict[str, Callable[[], object]]:
+    """RSN with one to four stages."""
+
+    def runs(count: int) -> Callable[[], object]:
+        config = cast(RSNConfig, PRESETS[preset]()).model_copy(update={"stages": count})
+        network = cast(RSN, prepared(build_model(config).eval().requires_grad_(False), CPU))
+        assert network.view.size is not None
+        images = torch.randn(batch, 3, *network.view.size).to(memory_format=torch.channels_last)
+        return lambda: network.heatmaps(images)
+
+    return {f"{preset}, stages: {count}": runs(count) for count in range(1, 5)}
+
+
+def parts(preset: str) -> dict[str, Callable[[], object]]:
+    """A single-stage network, one part after the other added."""
+    model = build_model(PRESETS[preset]()).eval().requires_grad_(False)
+    network = cast(DirectPose | SMPR, prepared(model, CPU))
+    network.head.heatmap = None
+    images = torch.randn(1, 3, *SIZE).to(memory_format=torch.channels_last)
+    maps = network.backbone(images)
+    features = list(network.pyramid(maps))
+
+    def head(count: int) -> Callable[[], object]:
+        return lambda: network.head(features[:count])
+
+    return {
+        f"{preset}, backbone": lambda: network.backbone(images),
+        f"{preset}, pyramid": lambda: network.pyramid(maps),
+        **{f"{preset}, head, levels: {n}": head(n) for n in range(1, len(features) + 1)},
+    }
+
+
+def macs(function: Callable[[], object]) -> float:
+    """Multiply-adds, in thousands of millions."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops() / 2e9
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rsn", default="rsn18")
+    parser.add_argument("--whole", nargs="*", default=["directpose_r50", "smpr_r50"])
+    parser.add_argument("--batch", type=int, default=4, help="crops")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    functions = stages(options.rsn, options.batch)
+    for preset in options.whole:
+        functions |= parts(preset)
+    measured = times(functions, options.rounds)
+    print(f"{'':32}{'GMAC':>8}{'processor ms':>14}{'wall ms':>10}")
+    for name, (processor, wall) in measured.items():
+        print(f"{name:32}{macs(functions[name]):8.2f}{processor:14.0f}{wall:10.0f}")
+
+
+if __name__ == "__main__":
+    main()
