@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from rsn import times
 from torch.utils.flop_counter import FlopCounterMode
 
+from poise.benchmark.counting import predicted_macs
 from poise.models import PRESETS, build_model
 from poise.models.directpose import DirectPose
 from poise.models.rsn import RSN, RSNConfig
@@ -29,20 +30,29 @@ SIZE = (480, 640)
 CPU = torch.device("cpu")
 
 
-def stages(preset: str, batch: int) -> dict[str, Callable[[], object]]:
+class Part(NamedTuple):
+    """What is timed, and its multiply-adds in thousands of millions."""
+
+    run: Callable[[], object]
+    macs: float
+
+
+def stages(preset: str, batch: int) -> dict[str, Part]:
     """RSN with one to four stages."""
 
-    def runs(count: int) -> Callable[[], object]:
+    def runs(count: int) -> Part:
         config = cast(RSNConfig, PRESETS[preset]()).model_copy(update={"stages": count})
-        network = cast(RSN, prepared(build_model(config).eval().requires_grad_(False), CPU))
+        model = build_model(config).eval().requires_grad_(False)
+        network = cast(RSN, prepared(model, CPU))
         assert network.view.size is not None
         images = torch.randn(batch, 3, *network.view.size).to(memory_format=torch.channels_last)
-        return lambda: network.heatmaps(images)
+        # the operators that the predictor runs are not counted
+        return Part(lambda: network.heatmaps(images), batch * predicted_macs(model, network.view.size) / 1e9)
 
     return {f"{preset}, stages: {count}": runs(count) for count in range(1, 5)}
 
 
-def parts(preset: str) -> dict[str, Callable[[], object]]:
+def parts(preset: str) -> dict[str, Part]:
     """A single-stage network, one part after the other added."""
     model = build_model(PRESETS[preset]()).eval().requires_grad_(False)
     network = cast(DirectPose | SMPR, prepared(model, CPU))
@@ -51,24 +61,24 @@ def parts(preset: str) -> dict[str, Callable[[], object]]:
     maps = network.backbone(images)
     features = list(network.pyramid(maps))
 
-    def head(count: int) -> Callable[[], object]:
-        return lambda: network.head(features[:count])
+    def head(count: int) -> Part:
+        return counted(lambda: network.head(features[:count]))
 
     return {
-        f"{preset}, backbone": lambda: network.backbone(images),
-        f"{preset}, pyramid": lambda: network.pyramid(maps),
+        f"{preset}, backbone": counted(lambda: network.backbone(images)),
+        f"{preset}, pyramid": counted(lambda: network.pyramid(maps)),
         **{f"{preset}, head, levels: {n}": head(n) for n in range(1, len(features) + 1)},
     }
 
 
-def macs(function: Callable[[], object]) -> float:
-    """Multiply-adds, in thousands of millions."""
+def counted(run: Callable[[], object]) -> Part:
+    """A function and what it computes."""
     with FlopCounterMode(display=False) as counter:
-        function()
-    return counter.get_total_flops() / 2e9
+        run()
+    return Part(run, counter.get_total_flops() / 2e9)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -80,13 +90,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    functions = stages(options.rsn, options.batch)
+    chosen = stages(options.rsn, options.batch)
     for preset in options.whole:
-        functions |= parts(preset)
-    measured = times(functions, options.rounds)
+        chosen |= parts(preset)
+    measured = times({name: part.run for name, part in chosen.items()}, options.rounds)
     print(f"{'':32}{'GMAC':>8}{'processor ms':>14}{'wall ms':>10}")
     for name, (processor, wall) in measured.items():
-        print(f"{name:32}{macs(functions[name]):8.2f}{processor:14.0f}{wall:10.0f}")
+        print(f"{name:32}{chosen[name].macs:8.2f}{processor:14.0f}{wall:10.0f}")
 
 
 if __name__ == "__main__":
