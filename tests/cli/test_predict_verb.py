@@ -75,8 +75,8 @@ def test_where_the_model_runs_is_told_and_nothing_else_is_taken(dots_instead_of_
     save(tmp_path / "a.png")
     assert poise("a.png").stderr.startswith(RUNNING + "the CPU (")
     assert poise("a.png", "--json").stderr.startswith(RUNNING + "the CPU (")
-    poise("a.png", "--half", "--compile", "--device", "mps")
-    assert dots_instead_of_people[-1] == ("default", "mps", None, {"half": True, "compile": True})
+    poise("a.png", "--half", "--compile", "--turns", "--device", "mps")
+    assert dots_instead_of_people[-1] == ("default", "mps", None, {"half": True, "compile": True, "turns": True})
 
 
 def test_json_prints_and_writes_nothing(tmp_path):
