@@ -23,8 +23,8 @@ COMMANDS = {
     **{name: command for name, command in ROOT.commands.items() if not hasattr(command, "commands")},
     **{f"data {name}": command for name, command in ROOT.commands["data"].commands.items()},
 }
-LONG = {"train", "ablation"}
-"""With a good command line these go on for hours: they get a folder of data that does not exist."""
+LONG = {"train": ["--data", "nowhere"], "ablation": ["--data", "nowhere"], "benchmark": ["nowhere"]}
+"""With a good command line these go on for minutes or hours: they get data or a model that does not exist."""
 VALUES = (
     *("a.png", "clip.mp4", "pictures", "empty", "nowhere.jpg", "text.txt", "*.png", "[", "-", "--", "", " ", ".", ".."),
     *(
@@ -101,8 +101,7 @@ def command_lines(draw, verbs):
             words.append(draw(st.one_of(value, st.sampled_from(FITTING.get(words[-1], VALUES)))))
     words += draw(st.one_of(st.just([]), st.just([]), st.lists(value, max_size=2)))
     words = [w for w in words if not w.lstrip("/").startswith(("dev/video", "proc", "sys"))]
-    limits = ["--data", "nowhere"] if verb in LONG else []
-    return [*verb.split(), *words, *limits]
+    return [*verb.split(), *words, *LONG.get(verb, [])]
 
 
 def never_a_traceback(words):
