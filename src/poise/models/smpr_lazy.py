@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from poise.nn.deformable import SamplingPlan, Taps, deform_conv2d, deform_conv2d_at, sampling_plan_at
+from poise.nn.deformable import Corners, SamplingPlan, Taps, deform_conv2d, deform_conv2d_at, sampling_plan_at
 from poise.nn.sampling import conv3x3_at
 
 if TYPE_CHECKING:
@@ -91,10 +91,10 @@ class AlignedMap:
             self._known |= missing
         return self._values
 
-    def _taps(self, rows: Tensor, columns: Tensor) -> Taps:
+    def _taps(self, rows: Tensor, columns: Tensor) -> Taps | Corners:
         """What the cells (n,) read; a plan for CUDA has not worked that out."""
         grid, offsets, taps = self._plan
-        if taps is None:
+        if not isinstance(taps, Taps):
             own = offsets[self._image][:, rows, columns].T
             return sampling_plan_at(
                 own, rows, columns, grid.kernel, grid.stride, grid.padding, grid.dilation, grid.input_size

@@ -11,7 +11,7 @@ offsets alone: this plan is made once and serves every convolution with the same
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -31,6 +31,34 @@ class Grid(NamedTuple):
     padding: tuple[int, int]
     dilation: tuple[int, int]
     input_size: tuple[int, int]
+
+
+class Corners(NamedTuple):
+    """The first of the four cells that each tap reads in one image's table, and where between them it reads.
+
+    What graphs are recorded from: stacked as `Taps`, rows and weights would be copied, and copied apart again.
+
+    Attributes:
+        grid: the undeformed convolution.
+        rows: (..., T, G) int32, row of the table of the cell above and to the left.
+        down: (..., T, G) at least float32, how far below it, 0..1.
+        right: (..., T, G) likewise, how far to the right of it.
+    """
+
+    grid: Grid
+    rows: Tensor
+    down: Tensor
+    right: Tensor
+
+    def cells(self) -> Iterator[tuple[int, Tensor]]:
+        """How many rows each of the four cells lies behind the first, and its bilinear weight (..., T, G)."""
+        groups = self.rows.shape[-1]
+        below = (self.grid.input_size[1] + 4) * groups
+        up, back = 1 - self.down, 1 - self.right
+        yield 0, up * back
+        yield groups, up * self.right
+        yield below, self.down * back
+        yield below + groups, self.down * self.right
 
 
 class Taps(NamedTuple):
@@ -53,12 +81,13 @@ class SamplingPlan(NamedTuple):
     Attributes:
         grid: the undeformed convolution.
         offsets: (B, 2 G T, h, w) as given.
-        taps: shaped (B, P, T, G, 4), or None where torchvision's operator does the work (CUDA).
+        taps: shaped (B, P, T, G, 4), or corners (B, P, T, G) where a graph is recorded, or None where torchvision's
+            operator does the work (CUDA).
     """
 
     grid: Grid
     offsets: Tensor
-    taps: Taps | None
+    taps: Taps | Corners | None
 
 
 def sampling_plan(
@@ -95,8 +124,8 @@ def sampling_plan(
     planar = offsets.reshape(-1, groups, grid.kernel[0] * grid.kernel[1], 2, height, width)
     rows = torch.arange(height, device=offsets.device)[:, None]
     columns = torch.arange(width, device=offsets.device)
-    taps = _taps(planar.permute(3, 0, 4, 5, 2, 1), rows, columns, grid)
-    return SamplingPlan(grid, offsets, Taps(grid, taps.rows.flatten(1, 2), taps.weights.flatten(1, 2)))
+    corners = _corners(planar.permute(3, 0, 4, 5, 2, 1), rows, columns, grid)
+    return SamplingPlan(grid, offsets, _taps(Corners(grid, *(part.flatten(1, 2) for part in corners[1:]))))
 
 
 def sampling_plan_at(
@@ -108,7 +137,7 @@ def sampling_plan_at(
     padding: IntOrPair,
     dilation: IntOrPair,
     input_size: tuple[int, int],
-) -> Taps:
+) -> Taps | Corners:
     """Like `sampling_plan`, for some output positions of one image.
 
     Args:
@@ -122,7 +151,7 @@ def sampling_plan_at(
         input_size: (H, W) of the maps to be convolved.
 
     Returns:
-        Taps shaped (n, T, G, 4).
+        Taps shaped (n, T, G, 4), or corners (n, T, G) where a graph is recorded.
 
     Raises:
         ValueError: the channels of the offsets do not fit the kernel.
@@ -130,7 +159,7 @@ def sampling_plan_at(
     grid = _grid(kernel, stride, padding, dilation, input_size)
     groups = _offset_groups(offsets, grid)
     planar = offsets.reshape(-1, groups, grid.kernel[0] * grid.kernel[1], 2)
-    return _taps(planar.permute(3, 0, 2, 1), rows, columns, grid)
+    return _taps(_corners(planar.permute(3, 0, 2, 1), rows, columns, grid))
 
 
 def deform_conv2d(x: Tensor, weight: Tensor, plan: SamplingPlan, bias: Tensor | None = None, groups: int = 1) -> Tensor:
@@ -175,14 +204,14 @@ def deform_convolutions(maps: Sequence[Tensor], weights: Sequence[Tensor], plan:
 
 
 def deform_conv2d_at(
-    features: Tensor, weight: Tensor, taps: Taps, bias: Tensor | None = None, groups: int = 1
+    features: Tensor, weight: Tensor, taps: Taps | Corners, bias: Tensor | None = None, groups: int = 1
 ) -> Tensor:
     """The output of a deformable convolution at some positions only.
 
     Args:
         features: (C, H, W) input map of one image.
         weight: (O, C / groups, kernel height, kernel width).
-        taps: (n, T, G, 4) from `sampling_plan_at`.
+        taps: from `sampling_plan_at`.
         bias: (O,).
         groups: groups of the convolution.
 
@@ -192,9 +221,13 @@ def deform_conv2d_at(
     Raises:
         ValueError: features or weight do not fit the taps.
     """
-    _check_fit(features.shape, weight, groups, taps.grid, taps.rows.shape[-2])
-    batch = Taps(taps.grid, taps.rows[None], taps.weights[None])
-    return _products([_tables(features[None], taps)], [weight], batch, bias, groups)[0]
+    batch: Taps | Corners
+    if isinstance(taps, Corners):
+        batch = Corners(taps.grid, taps.rows[None], taps.down[None], taps.right[None])
+    else:
+        batch = Taps(taps.grid, taps.rows[None], taps.weights[None])
+    _check_fit(features.shape, weight, groups, taps.grid, _groups_of(batch))
+    return _products([_tables(features[None], batch)], [weight], batch, bias, groups)[0]
 
 
 def deformable_convolution(
@@ -257,8 +290,8 @@ def _check_fit(shape: torch.Size, weight: Tensor, groups: int, grid: Grid, offse
         raise ValueError(f"input of size {tuple(shape[1:])} given, but the plan is for {grid.input_size}")
 
 
-def _taps(offsets: Tensor, rows: Tensor, columns: Tensor, grid: Grid) -> Taps:
-    """Taps of positions of any arrangement.
+def _corners(offsets: Tensor, rows: Tensor, columns: Tensor, grid: Grid) -> Corners:
+    """Corners of positions of any arrangement.
 
     Args:
         offsets: (2, ..., T, G), dy before dx.
@@ -273,15 +306,22 @@ def _taps(offsets: Tensor, rows: Tensor, columns: Tensor, grid: Grid) -> Taps:
     row, down = _cell(offsets[0] + top[..., None], grid.input_size[0])
     column, right = _cell(offsets[1] + left[..., None], grid.input_size[1])
     groups = offsets.shape[-1]
-    below = (grid.input_size[1] + 4) * groups
     group = torch.arange(groups, dtype=torch.int32, device=offsets.device)
-    first = row * below + column * groups + group
-    up, back = 1 - down, 1 - right
-    return Taps(
-        grid,
-        torch.stack([first, first + groups, first + below, first + below + groups], dim=-1),
-        torch.stack([up * back, up * right, down * back, down * right], dim=-1),
-    )
+    below = (grid.input_size[1] + 4) * groups
+    return Corners(grid, row * below + column * groups + group, down, right)
+
+
+def _taps(corners: Corners) -> Taps | Corners:
+    """All four cells side by side, as `embedding_bag` wants them; recorded graphs take one after the other."""
+    if _traced() or corners.rows.numel() == 0:
+        return corners
+    steps, weights = zip(*corners.cells(), strict=True)
+    rows = torch.stack([corners.rows + step for step in steps], dim=-1)
+    return Taps(corners.grid, rows, torch.stack(weights, dim=-1))
+
+
+def _groups_of(taps: Taps | Corners) -> int:
+    return int(taps.rows.shape[-1] if isinstance(taps, Corners) else taps.rows.shape[-2])
 
 
 def _cell(coordinate: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -296,11 +336,12 @@ def _cell(coordinate: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return before.to(torch.int32).clamp(-2, size) + 2, bounded - before
 
 
-def _tables(x: Tensor, taps: Taps) -> Tensor:
+def _tables(x: Tensor, taps: Taps | Corners) -> Tensor:
     """(B, C, H, W) as tables (B, R, C / G), R = (H + 4) (W + 4) G, in the precision of the taps' weights."""
-    width = x.shape[1] // taps.rows.shape[-2]
-    padded = F.pad(x.to(taps.weights.dtype).permute(0, 2, 3, 1), (0, 0, 2, 2, 2, 2))
-    return padded.reshape(x.shape[0], padded.shape[1] * padded.shape[2] * taps.rows.shape[-2], width)
+    groups = _groups_of(taps)
+    dtype = taps.down.dtype if isinstance(taps, Corners) else taps.weights.dtype
+    padded = F.pad(x.to(dtype).permute(0, 2, 3, 1), (0, 0, 2, 2, 2, 2))
+    return padded.reshape(x.shape[0], padded.shape[1] * padded.shape[2] * groups, x.shape[1] // groups)
 
 
 def _convolutions(
@@ -320,11 +361,11 @@ def _convolutions(
 
 
 def _products(
-    tables: Sequence[Tensor], weights: Sequence[Tensor], taps: Taps, bias: Tensor | None, groups: int
+    tables: Sequence[Tensor], weights: Sequence[Tensor], taps: Taps | Corners, bias: Tensor | None, groups: int
 ) -> list[Tensor]:
     """The convolutions of all images, each (B P, O)."""
     matrices = [_matrices(weight, groups) for weight in weights]
-    if _traced() or taps.rows.numel() == 0:
+    if isinstance(taps, Corners):
         products = [_recorded_product(table, taps, m) for table, m in zip(tables, matrices, strict=True)]
     else:
         products = gathered_products(tables, taps.rows, taps.weights, matrices)
@@ -338,13 +379,13 @@ def _matrices(weight: Tensor, groups: int) -> Tensor:
     return by_group.permute(0, 3, 2, 1).reshape(groups, -1, outputs // groups)
 
 
-def _recorded_product(tables: Tensor, taps: Taps, matrices: Tensor) -> Tensor:
+def _recorded_product(tables: Tensor, corners: Corners, matrices: Tensor) -> Tensor:
     """(B P, O) by common operators and for any sizes: recorded graphs take all positions at once."""
-    images = torch.arange(tables.shape[0], dtype=torch.int32, device=tables.device).view(-1, 1, 1, 1, 1)
-    rows = (taps.rows + images * tables.shape[1]).flatten(0, 1)
-    weights, table = taps.weights.reshape(-1, 4), tables.flatten(0, 1)
-    corners = [table.index_select(0, rows.reshape(-1, 4)[:, i]) * weights[:, i, None] for i in range(4)]
-    return product(corners[0] + corners[1] + corners[2] + corners[3], matrices, rows.shape[:2])
+    images = torch.arange(tables.shape[0], dtype=torch.int32, device=tables.device).view(-1, 1, 1, 1)
+    rows = (corners.rows + images * tables.shape[1]).flatten(0, 1)
+    table = tables.flatten(0, 1)
+    parts = [table.index_select(0, (rows + step).flatten()) * weight.reshape(-1, 1) for step, weight in corners.cells()]
+    return product(parts[0] + parts[1] + parts[2] + parts[3], matrices, rows.shape[:2])
 
 
 def _torchvision(x: Tensor, weight: Tensor, plan: SamplingPlan, bias: Tensor | None) -> Tensor:
