@@ -60,6 +60,28 @@ def upright(keypoints: FloatArray, box: npt.ArrayLike, torso: tuple[Mask, Mask])
         None if an end is not labelled or both are in the same place.
     """
     labelled = keypoints[:, 2] > 0
+    degrees = lean(keypoints, torso)
+    if degrees is None:
+        return None
+    corners = np.asarray(box, np.float64)
+    centre = (corners[:2] + corners[2:]) / 2
+    matrix = affine.rotation(degrees, (float(centre[0]), float(centre[1])))
+    points = keypoints.copy()
+    points[:, :2] = affine.apply(matrix, keypoints[:, :2])
+    return Turned(matrix, points, _box(points[labelled, :2], corners, keypoints[labelled, :2]))
+
+
+def lean(keypoints: FloatArray, torso: tuple[Mask, Mask]) -> float | None:
+    """Degrees counter-clockwise, -180..180, by which to turn the picture until the torso points up.
+
+    Args:
+        keypoints: (K, 3), x, y and visibility.
+        torso: as `upright`.
+
+    Returns:
+        None if an end is not labelled or both are in the same place.
+    """
+    labelled = keypoints[:, 2] > 0
     ends = [labelled & end for end in torso]
     if not all(end.any() for end in ends):
         return None
@@ -67,12 +89,7 @@ def upright(keypoints: FloatArray, box: npt.ArrayLike, torso: tuple[Mask, Mask])
     across, along = high - low
     if np.hypot(across, along) < 1.0:
         return None
-    corners = np.asarray(box, np.float64)
-    centre = (corners[:2] + corners[2:]) / 2
-    matrix = affine.rotation(float(np.rad2deg(np.arctan2(across, -along))), (float(centre[0]), float(centre[1])))
-    points = keypoints.copy()
-    points[:, :2] = affine.apply(matrix, keypoints[:, :2])
-    return Turned(matrix, points, _box(points[labelled, :2], corners, keypoints[labelled, :2]))
+    return float(np.rad2deg(np.arctan2(across, -along)))
 
 
 def _box(points: FloatArray, box: npt.NDArray[np.float64], before: FloatArray) -> FloatArray:

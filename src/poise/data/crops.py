@@ -65,6 +65,7 @@ def crop_view(
     box_score: float = 1.0,
     truth: Truth | None = None,
     turns: int = 0,
+    rotation: float = 0.0,
 ) -> View:
     """A person's box as the network wants it: warped bilinearly, black where the picture ends, normalised.
 
@@ -76,11 +77,12 @@ def crop_view(
         box_score: kept in the view.
         truth: of the person, image px, or None.
         turns: as `crop_matrix`.
+        rotation: as `crop_matrix`.
 
     Raises:
         ValueError: as `crop_matrix`.
     """
-    matrix = crop_matrix(box, spec, turns=turns)
+    matrix = crop_matrix(box, spec, rotation, turns)
     size = crop_size(spec)
     return View(
         image=image_tensor(normalise(warp_crop(image, matrix, size), spec)),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -26,9 +26,10 @@ from poise.geometry.affine import apply, apply_to_boxes, compose, invert, scalin
 from poise.geometry.heatmaps import PEAK
 from poise.heatmaps import Heatmaps
 from poise.models.base import PoseModel
-from poise.predict.batches import run_in_batches
+from poise.predict.batches import Run, run_in_batches
 from poise.predict.boxes import Found, PersonBoxes
 from poise.predict.devices import running
+from poise.predict.leaning import further_looks, mean_pose, torso_of
 from poise.predict.people import FoundPeople, People
 from poise.predict.predictor import Predictor, Rescore, prepared
 from poise.predict.sources import each_picture
@@ -70,8 +71,11 @@ class _Picture(NamedTuple):
     """What is kept of a picture while its crops run."""
 
     boxes: FloatArray
+    scores: FloatArray
     size: tuple[int, int]
     name: str | None
+    image: ImageArray | None
+    """Kept where people may be looked at once more."""
 
 
 class TopDownPredictor:
@@ -88,7 +92,8 @@ class TopDownPredictor:
         half: as `Predictor`.
         compile: as `Predictor`.
         turns: also look at each person turned by 90, 180 and 270 degrees, and keep the surest of the four poses (see
-            `TURN_MARGIN`): for acrobats, divers and cameras overhead. Four times the work.
+            `TURN_MARGIN`); then three times at those who still lean, turned until the torso points up, and take the
+            mean (see `poise.predict.leaning`). For acrobats, divers and cameras overhead; four to seven times the work.
 
     Attributes:
         running: where and how the models really run, as text or in parts.
@@ -118,6 +123,7 @@ class TopDownPredictor:
         self.models = [prepared(m, self.running) for m in members]
         self._shift = shift_heatmap
         self._turns = range(4 if turns else 1)
+        self._torso = torso_of(self.skeleton) if turns else None
 
     @property
     def device(self) -> torch.device:
@@ -197,7 +203,8 @@ class TopDownPredictor:
             raise ValueError(f"batch {batch!r} must be at least 1")
         size = batch or (BATCH_CPU if self.device.type == "cpu" else BATCH_GPU)
         run = functools.partial(self.predict_views, flip=flip, heatmaps=heatmaps)
-        return self._stream(self.people.find(each_picture(images)), size, run, threshold, rescore)
+        again = functools.partial(self.predict_views, flip=flip)
+        return self._stream(self.people.find(each_picture(images)), size, run, again, threshold, rescore)
 
     def predict_views(self, views: Sequence[View], *, flip: bool = False, heatmaps: bool = False) -> list[Poses]:
         """The pose in each view, in image px; its box is what the view shows, its score is final.
@@ -239,7 +246,8 @@ class TopDownPredictor:
         self,
         found: Iterator[Found],
         batch: int,
-        run: Callable[[Sequence[View]], list[Poses]],
+        run: Run,
+        again: Run,
         min_score: float,
         rescore: Rescore | None,
     ) -> Iterator[Poses]:
@@ -247,13 +255,16 @@ class TopDownPredictor:
 
         def crops() -> Iterator[Iterator[View]]:
             for image, name, people in found:
-                waiting.append(_Picture(people.boxes, (image.shape[0], image.shape[1]), name))
+                kept = image if self._torso is not None else None
+                waiting.append(_Picture(*people, (image.shape[0], image.shape[1]), name, kept))
                 yield self._crops(image, people)
 
         for number, looks in enumerate(run_in_batches(crops(), run, batch, self.model.view.stride)):
             picture = waiting.popleft()
             count = len(self._turns)
             parts = [_surest(looks[at : at + count]) for at in range(0, len(looks), count)]
+            if picture.image is not None:
+                parts = self._with_further_looks(parts, picture, picture.image, again, batch)
             # suppression leaves ids alone: they say which box a pose is from
             candidates = [replace(pose, ids=np.array([box])) for box, pose in enumerate(parts)]
             if candidates and rescore is not None:
@@ -264,6 +275,24 @@ class TopDownPredictor:
         for box, score in zip(*people, strict=True):
             for turns in self._turns:
                 yield crop_view(image, box, self.model.view, box_score=float(score), turns=turns)
+
+    def _with_further_looks(
+        self, poses: list[Poses], picture: _Picture, image: ImageArray, run: Run, batch: int
+    ) -> list[Poses]:
+        """The poses of one picture, one a box; those who lean as the mean of this and further looks."""
+        assert self._torso is not None
+        whose: list[int] = []
+        views: list[View] = []
+        for person, pose in enumerate(poses):
+            for look in further_looks(pose, self._torso):
+                score = float(picture.scores[person])
+                views.append(crop_view(image, look.box, self.model.view, box_score=score, rotation=look.degrees))
+                whose.append(person)
+        looks: dict[int, list[Poses]] = {person: [pose] for person, pose in enumerate(poses)}
+        for first in range(0, len(views), batch):
+            for person, pose in zip(whose[first:], run(views[first : first + batch]), strict=False):
+                looks[person].append(pose)
+        return [mean_pose(each) if len(each) > 1 else each[0] for each in looks.values()]
 
     def _finished(self, candidates: list[Poses], picture: _Picture) -> Poses:
         """The poses of one picture out of those of its boxes."""
