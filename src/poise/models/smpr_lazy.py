@@ -74,8 +74,9 @@ class AlignedMap:
 
     def __init__(self, tower: Tensor, weight: Tensor, plan: SamplingPlan, b: int) -> None:
         self._tower, self._weight, self._plan, self._image = tower, weight, plan, b
-        # channels last, as `conv3x3_at` likes it
-        self._values = tower.new_zeros(*tower.shape[-2:], len(weight)).permute(2, 0, 1)
+        height, width = tower.shape[-2:]
+        self._rows = tower.new_zeros(height * width, len(weight))
+        self._values = self._rows.view(height, width, -1).permute(2, 0, 1)  # as `conv3x3_at` likes it
         self._known = torch.zeros(tower.shape[-2:], dtype=torch.bool, device=tower.device)
 
     def around(self, rows: Tensor, columns: Tensor) -> Tensor:
@@ -84,20 +85,21 @@ class AlignedMap:
         wanted[rows, columns] = 1
         wanted = F.max_pool2d(wanted[None, None], 3, stride=1, padding=1)[0, 0]
         missing = (wanted > 0) & ~self._known
-        where = torch.nonzero(missing, as_tuple=True)
-        if len(where[0]):
-            features = deform_conv2d_at(self._tower, self._weight, self._taps(*where))
-            self._values[:, where[0], where[1]] = F.relu(features).T
+        cells = torch.nonzero(missing.flatten()).squeeze(1)
+        if len(cells):
+            features = deform_conv2d_at(self._tower, self._weight, self._taps(cells))
+            self._rows.index_copy_(0, cells, F.relu(features))
             self._known |= missing
         return self._values
 
-    def _taps(self, rows: Tensor, columns: Tensor) -> Taps | Corners:
-        """What the cells (n,) read; a plan for CUDA has not worked that out."""
+    def _taps(self, cells: Tensor) -> Taps | Corners:
+        """What the flat cells (n,) read; a plan for CUDA has not worked that out."""
         grid, offsets, taps = self._plan
         if not isinstance(taps, Taps):
-            own = offsets[self._image][:, rows, columns].T
+            width = offsets.shape[-1]
+            rows, columns = torch.div(cells, width, rounding_mode="floor"), cells % width
+            own = offsets[self._image].flatten(1).T[cells]
             return sampling_plan_at(
                 own, rows, columns, grid.kernel, grid.stride, grid.padding, grid.dilation, grid.input_size
             )
-        cells = rows * offsets.shape[-1] + columns
-        return Taps(grid, taps.rows[self._image, cells], taps.weights[self._image, cells])
+        return Taps(grid, *(part[self._image].index_select(0, cells) for part in (taps.rows, taps.weights)))

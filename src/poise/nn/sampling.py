@@ -90,7 +90,8 @@ def gather_patches(features: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     cells = (r * width + c).where(inside, torch.zeros_like(r)).flatten()
     patches = features.permute(1, 2, 0).reshape(-1, channels).index_select(0, cells)
     # zeros by choice, not by a factor: what lies at the first cell may be anything
-    return patches.masked_fill_(~inside.flatten()[:, None], 0).reshape(len(rows), TAPS, channels)
+    outside = torch.nonzero(~inside.flatten()).squeeze(1)
+    return patches.index_fill_(0, outside, 0).reshape(len(rows), TAPS, channels)
 
 
 def conv3x3_at(convolution: nn.Conv2d, features: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
