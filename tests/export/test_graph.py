@@ -44,6 +44,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], Skeleton, dict[str, Any]]] = {
     "rsn": (RSN, COCO17, {}),
     "rsn, fourteen keypoints": (RSN, LSP14, {"objective": "place", "stages": 2}),
     "rsn, mmpose": (RSN, MPII16, {"decoding": "mmpose", "min_keypoint_score": 0.2}),
+    "rsn, squared": (RSN, COCO17, {"score_power": 2.0, "min_keypoint_score": 0.2}),
     "rsn, suppressed": (RSN, COCO17, {"oks_nms": "soft", "max_poses": 2}),
     "rsn, suppressed hard": (RSN, COCO17, {"oks_nms": "hard", "oks_threshold": 0.3}),
 }  # fmt: skip

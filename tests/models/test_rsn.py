@@ -425,6 +425,9 @@ def test_scores() -> None:
     marks = np.array([[0.1, 0.3, 0.5], [0.1, 0.1, 0.2]], np.float32)
     np.testing.assert_allclose(tiny().pose_scores(marks), [0.3, 0.4 / 3], rtol=1e-6)
     np.testing.assert_allclose(tiny(min_keypoint_score=0.2).pose_scores(marks), [0.4, 0.0], rtol=1e-6)
+    squares = tiny(score_power=2.0).pose_scores(marks)
+    np.testing.assert_allclose(squares, np.square(marks).mean(1), rtol=1e-6)
+    assert tiny(score_power=2.0).pose_scores(np.array([[-0.5, 0.1]]))[0] == pytest.approx(0.005)
     _, plain = tiny(score_offset=0.0).decode_heatmaps(torch.zeros(1, 17, 16, 24))
     assert float(np.abs(plain).max()) == 0
 

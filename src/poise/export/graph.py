@@ -162,8 +162,8 @@ class CropGraph(nn.Module):
         read = DECODERS[config.decoding]
         peaks = read(maps, config.blur)
         points, marks = peaks.points.float(), peaks.scores.float() + config.score_offset
-        factor = _mean_of_counted(marks, config.min_keypoint_score)
-        scores = factor * box_scores / (1 + config.score_offset)
+        factor = _mean_of_counted(marks, config.min_keypoint_score, config.score_power)
+        scores = factor * box_scores / (1 + config.score_offset) ** config.score_power
         height, width = model.view.size or (0, 0)
         corners = points.new_tensor([[0.0, 0.0], [width - 1.0, height - 1.0]]).expand(points.shape[0], 2, 2)
         placed = _mapped(torch.cat([points, corners], 1), to_image)
@@ -246,9 +246,10 @@ def _ordered(found: dense.Candidates, indices: Tensor, scores: Tensor) -> WholeP
     )
 
 
-def _mean_of_counted(marks: Tensor, least: float | None) -> Tensor:
-    """(B,) means of keypoint scores (B, K) above ``least``; 0 where there are none."""
+def _mean_of_counted(marks: Tensor, least: float | None, power: float) -> Tensor:
+    """(B,) means of powers of the keypoint scores (B, K) above ``least``; 0 where there are none."""
+    raised = marks if power == 1 else marks.clamp(min=0) ** power
     if least is None:
-        return marks.mean(1)
+        return raised.mean(1)
     counted = (marks > least).to(marks.dtype)
-    return (marks * counted).sum(1) / counted.sum(1).clamp(min=1)
+    return (raised * counted).sum(1) / counted.sum(1).clamp(min=1)

@@ -120,6 +120,9 @@ class RSNConfig(Settings):
     1: the ranking of poses depends on it. 0 gives the plain height."""
     min_keypoint_score: float | None = None
     """Only scores above it count in a pose's score, their mean (mmpose: 0.2); None: all."""
+    score_power: float = Field(default=1.0, gt=0)
+    """A pose's score is the mean of its keypoints' scores to this power. 1 is the references'; 2, without an offset,
+    prefers poses with some sure keypoints to those whose keypoints are all half sure (ours)."""
     oks_nms: Literal["none", "hard", "soft"] = "none"
     oks_threshold: float = Field(default=0.9, gt=0, le=1)
     """Hard: poses that resemble a better one by more are dropped. Soft: scores fall by exp(-OKS^2 / threshold)."""
@@ -181,6 +184,7 @@ def _small_preset() -> RSNConfig:
     return RSNConfig(
         depth=10, trunk="mobilenetv2_100", stem=32, planes=(32, 64, 128, 256), branch_ratio=(32, 64),
         unit_channels=128, output_gain=20, objective="place", unlabelled="ignore", decoding="parabola", blur=3,
+        score_offset=0, score_power=2, oks_nms="soft", oks_threshold=0.5, max_poses=100,
         view=_crop(192, 160, (1.2, 1.2)),
     )  # fmt: skip
 
@@ -327,10 +331,11 @@ class RSN(nn.Module):
         return peaks.points.float().cpu().numpy(), scores.float().cpu().numpy()
 
     def pose_scores(self, keypoint_scores: FloatArray) -> FloatArray:
-        """(B,) means of keypoint scores (B, K), without the score of the person's box."""
-        least = self.config.min_keypoint_score
+        """(B,) means of keypoint scores (B, K) or their powers, without the score of the person's box."""
+        least, power = self.config.min_keypoint_score, self.config.score_power
         counted = np.ones_like(keypoint_scores) if least is None else np.float32(keypoint_scores > least)
-        means: FloatArray = (keypoint_scores * counted).sum(1) / counted.sum(1).clip(1)
+        raised = keypoint_scores if power == 1 else keypoint_scores.clip(0) ** power
+        means: FloatArray = (raised * counted).sum(1) / counted.sum(1).clip(1)
         return means
 
     def decode(self, outputs: RSNOutputs, sizes: Sequence[tuple[int, int]]) -> list[Poses]:

@@ -5,7 +5,8 @@ Letters: B crops, N people, K keypoints, h w heatmap size. Frames: image px, inp
 Scores. The references score a keypoint with the height of its peak (0..1) plus 0.5, and a person with the score of
 the box times the mean of these. Such scores reach 1.5, and a keypoint that is nowhere to be seen still has 0.5. People
 are ranked by these numbers here too; but what comes out is a keypoint's height alone, and a person's score divided by
-1.5. Both then lie in 0..1 (a peak may exceed its label by a little), and the order of the people is the same.
+1.5 (or that to the model's ``score_power``). Both then lie in 0..1 (a peak may exceed its label by a little), and the
+order of the people is the same.
 """
 
 from __future__ import annotations
@@ -48,6 +49,9 @@ TURN_MARGIN = 0.03
 
 Chosen on 110 pictures of COCO and 493 of LSPET: most people are upright, and a turn that is wrong loses them.
 """
+
+_SCORING = (("offset", 0.0), ("power", 1.0))
+"""Settings ``score_...`` of a model, and what they are if it has none."""
 
 
 @runtime_checkable
@@ -219,7 +223,7 @@ class TopDownPredictor:
             maps = self.heatmaps(images, flip)
             points, marks = self.model.decode_heatmaps(maps)
         scores = self.model.pose_scores(marks)
-        offset = float(getattr(self.model.config, "score_offset", 0.0))
+        offset, power = (float(getattr(self.model.config, f"score_{part}", off)) for part, off in _SCORING)
         found = []
         for b, view in enumerate(views):
             height, width = view.size
@@ -227,7 +231,7 @@ class TopDownPredictor:
             one = slice(b, b + 1)
             poses = Poses(points[one], marks[one], box, scores[one], self.skeleton, view.size)
             seen = _seen(maps[b], view) if heatmaps else None
-            found.append(replace(_in_picture(poses, view, offset), heatmaps=seen))
+            found.append(replace(_in_picture(poses, view, offset, power), heatmaps=seen))
         return found
 
     def heatmaps(self, images: Tensor, flip: bool = False) -> Tensor:
@@ -325,15 +329,22 @@ def _surest(looks: Sequence[Poses]) -> Poses:
     return looks[int(certain.argmax())]
 
 
-def _in_picture(poses: Poses, view: View, offset: float) -> Poses:
-    """The pose of a view in image px, with the scores that users see; ``offset`` is in the model's scores."""
+def _in_picture(poses: Poses, view: View, offset: float, power: float) -> Poses:
+    """The pose of a view in image px, with the scores that users see.
+
+    Args:
+        poses: in input px.
+        view: of the pose.
+        offset: in the model's scores of keypoints.
+        power: of these in the scores of poses.
+    """
     to_image = invert(view.to_input)
     return replace(
         poses,
         keypoints=apply(to_image, poses.keypoints).astype(np.float32),
         keypoint_scores=np.clip(poses.keypoint_scores - offset, 0, 1),
         boxes=apply_to_boxes(to_image, poses.boxes).astype(np.float32),
-        scores=poses.scores * view.box_score / (1 + offset),
+        scores=poses.scores * view.box_score / (1 + offset) ** power,
         image_size=view.image_size,
     )
 
