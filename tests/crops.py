@@ -29,6 +29,7 @@ STRIDE = 4
 class CropConfig(Settings):
     system: Literal["crops"] = "crops"
     score_offset: float = 0.5
+    score_power: float = 1.0
     peak: float = 1.0
     view: ViewSpec = VIEW
 

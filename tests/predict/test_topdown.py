@@ -361,6 +361,14 @@ def test_turned_people(quarters):
     assert (errors[0] < 1) == (quarters == 0)
 
 
+def test_the_threshold_suits_how_the_model_scores():
+    published, squares = CropModel(), CropModel(score_offset=0.0, score_power=2.0)
+    for people in (given([]), FoundPeople(finder())):
+        assert TopDownPredictor(published, people, "cpu").min_score == pytest.approx(people.min_score)
+        assert TopDownPredictor(squares, people, "cpu").min_score == pytest.approx(people.min_score * 0.25 * 1.5)
+        assert TopDownPredictor(squares, people, "cpu", {"min_score": 0.2}).min_score == 0.2
+
+
 def test_turns_need_crops():
     from poise.predict.predictor import load
 

@@ -88,8 +88,8 @@ Turns = Annotated[
     bool,
     typer.Option(
         "--turns",
-        help="Also look at each person turned by 90, 180 and 270 degrees, and keep the surest pose: for acrobats, "
-        "divers, cameras overhead. For top-down models; four times their work.",
+        help="Also look at each person turned by 90, 180 and 270 degrees and keep the surest pose, and again upright "
+        "at who leans: for acrobats, divers, cameras overhead. For top-down models; 4 to 7 times their work.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]

@@ -57,7 +57,12 @@ class ExportedPredictor:
         self.people = people
         self.metadata: dict[str, Any] = self.description["metadata"]
         self.skeleton = Skeleton.from_dict(self.description["skeleton"])
-        default = MIN_SCORE if people is None else people.min_score
+        default = MIN_SCORE
+        if people is not None:
+            from poise.predict.people import suiting_threshold
+
+            config = self.description["model"]
+            default = suiting_threshold(people, config.get("score_offset", 0.0), config.get("score_power", 1.0))
         least = self.description["min_score"]
         self.min_score = float(default if least is None else least)
 

@@ -30,7 +30,7 @@ extent 0.54, with the grown extent 0.70; on 369 people of val2017 0.49 and 0.67.
 PEOPLE_MIN_SCORE = 0.05
 """People found with a lower score are not looked at more closely."""
 TYPICAL_FACTOR = 2 / 3
-"""What a pose with middling heatmaps keeps of its box's score (see `poise.predict.topdown`)."""
+"""What a pose with middling heatmaps keeps of its box's score, as the references score it (`poise.predict.topdown`)."""
 
 
 @runtime_checkable
@@ -38,7 +38,7 @@ class People(Protocol):
     """A source of person boxes.
 
     Attributes:
-        min_score: threshold of poses that suits the scores of these boxes.
+        min_score: threshold of poses that suits the scores of these boxes, if poses are scored as in the references.
         description: where the boxes come from, for reports.
     """
 
@@ -125,6 +125,18 @@ class FoundPeople:
             kept = box_nms(boxes, scores, self._nms)
             boxes, scores = boxes[kept], scores[kept]
         return PersonBoxes(boxes, scores)
+
+
+def suiting_threshold(people: People, offset: float, power: float) -> float:
+    """Threshold of poses of people whose `People.min_score` suits the references' scores of poses.
+
+    Args:
+        people: where they are.
+        offset: in the scores of keypoints, 0.5 in the references.
+        power: of these in the scores of poses, 1 in the references.
+    """
+    typical = float(((0.5 + offset) / (1 + offset)) ** power)
+    return people.min_score * typical / TYPICAL_FACTOR
 
 
 def pose_boxes(poses: Poses, image_size: tuple[int, int], margin: tuple[float, float] = MARGIN) -> FloatArray:

@@ -31,7 +31,7 @@ from poise.predict.batches import Run, run_in_batches
 from poise.predict.boxes import Found, PersonBoxes
 from poise.predict.devices import running
 from poise.predict.leaning import further_looks, mean_pose, torso_of
-from poise.predict.people import FoundPeople, People
+from poise.predict.people import FoundPeople, People, suiting_threshold
 from poise.predict.predictor import Predictor, Rescore, prepared
 from poise.predict.sources import each_picture
 from poise.skeletons import Skeleton
@@ -49,9 +49,6 @@ TURN_MARGIN = 0.03
 
 Chosen on 110 pictures of COCO and 493 of LSPET: most people are upright, and a turn that is wrong loses them.
 """
-
-_SCORING = (("offset", 0.0), ("power", 1.0))
-"""Settings ``score_...`` of a model, and what they are if it has none."""
 
 
 @runtime_checkable
@@ -91,7 +88,7 @@ class TopDownPredictor:
         models: one model that looks at crops, or several with equal skeleton and view.
         people: where the people are: a single-stage predictor, or any source of boxes.
         device: as `Predictor`.
-        metadata: of the model's checkpoint; ``min_score`` in it is the default threshold, else the people's.
+        metadata: of the model's checkpoint; ``min_score`` in it is the default threshold, else what suits the people.
         shift_heatmap: in a flip test, move the mirrored heatmaps one column right; the references do not (RSN spec 11).
         half: as `Predictor`.
         compile: as `Predictor`.
@@ -123,8 +120,9 @@ class TopDownPredictor:
         self.running = running(device, half=half, compiled=compile)
         self.people: People = FoundPeople(people) if isinstance(people, Predictor) else people
         self.metadata = dict(metadata or {})
-        self.min_score = float(self.metadata.get("min_score", self.people.min_score))
         self.models = [prepared(m, self.running) for m in members]
+        suiting = suiting_threshold(self.people, *self._scoring())
+        self.min_score = float(self.metadata.get("min_score", suiting))
         self._shift = shift_heatmap
         self._turns = range(4 if turns else 1)
         self._torso = torso_of(self.skeleton) if turns else None
@@ -143,6 +141,11 @@ class TopDownPredictor:
     def skeleton(self) -> Skeleton:
         """What the K keypoints are."""
         return self.model.skeleton
+
+    def _scoring(self) -> tuple[float, float]:
+        """The offset in the model's scores of keypoints, and the power of these in those of poses."""
+        config = self.model.config
+        return float(getattr(config, "score_offset", 0.0)), float(getattr(config, "score_power", 1.0))
 
     def predict(
         self,
@@ -223,7 +226,7 @@ class TopDownPredictor:
             maps = self.heatmaps(images, flip)
             points, marks = self.model.decode_heatmaps(maps)
         scores = self.model.pose_scores(marks)
-        offset, power = (float(getattr(self.model.config, f"score_{part}", off)) for part, off in _SCORING)
+        offset, power = self._scoring()
         found = []
         for b, view in enumerate(views):
             height, width = view.size
