@@ -1,9 +1,9 @@
 """Further looks at people who lean: turned until the torso points up, with more and less around them (ours).
 
 A network that has learnt from upright people finds more of a person whom it sees upright. The first pose says how far
-to turn; the mean of several looks is better than each of them: of the joints of 493 athletes (LSPET) 78.1 percent lie
-within a fifth of the box's longer side for the surest of four quarter turns, 79.1 to 79.4 for one further look, and
-80.1 for the mean of all.
+to turn; the mean of several looks is better than each of them: with an earlier `rsn_small`, of the joints of 493
+athletes (LSPET) 78.1 percent lay within a fifth of the box's longer side for the surest of four quarter turns, 79.1 to
+79.4 for one further look, and 80.1 for the mean of all.
 
 Letters: K keypoints. Frame: image px.
 """
