@@ -168,7 +168,8 @@ class FileBench:
         description = self._exported.description
         self._skeleton = Skeleton.from_dict(description["skeleton"])
         least = description["min_score"]
-        self._least = MIN_SCORE if least is None else float(least)
+        everybody = 0.0 if self.sees_people else MIN_SCORE  # who is in a box is drawn
+        self._least = everybody if least is None else float(least)
 
     @property
     def sees_people(self) -> bool:
