@@ -9,6 +9,7 @@ Frames: *image px* are pixels of the picture, *input px* those of what the netwo
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -24,6 +25,8 @@ FORMAT = 1
 KEY = "poise"
 """Under which a file's metadata hold the description."""
 CROPS_AT_ONCE = 16
+KEPT_GRAPHS = 8
+"""Compiled graphs of OpenVINO, tens of megabytes each, that stay on disk."""
 _LARGEST_SIDE = 32_766
 
 Array = npt.NDArray[Any]
@@ -316,7 +319,10 @@ def _openvino(path: Path, device: str, threads: int) -> Opened:
         raise ValueError("OpenVINO does not run on CUDA; leave out the device, or export to ONNX")
     core = runtime.Core()
     model = _loaded(path, lambda: core.read_model(str(path)))
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+    folder = _cache()
+    if folder is not None:
+        settings["CACHE_DIR"] = str(folder)
     compiled = _loaded(path, lambda: core.compile_model(model, "CPU", settings))
     text = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else None
 
@@ -325,6 +331,28 @@ def _openvino(path: Path, device: str, threads: int) -> Opened:
         return [np.array(results[i]) for i in range(len(compiled.outputs))]
 
     return text, run, f"the CPU (OpenVINO {runtime.__version__.split('-')[0]})"
+
+
+def _cache() -> Path | None:
+    """Folder for graphs that OpenVINO has compiled, the newest of which are kept; None: none, or it cannot be written.
+
+    They are found again by the content of the file and the settings.
+    """
+    wanted = os.environ.get("POISE_CACHE")
+    if wanted == "":
+        return None
+    try:
+        base = Path(wanted) if wanted else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "poise"
+        folder = base / "openvino"
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            return None
+        blobs = sorted(folder.glob("*.blob"), key=lambda blob: blob.stat().st_mtime)
+        for old in blobs[: max(0, len(blobs) - KEPT_GRAPHS)]:
+            old.unlink()
+    except (OSError, RuntimeError):  # no home, somebody else was faster, ...
+        return None
+    return folder
 
 
 def _pt2(path: Path, device: str, threads: int) -> Opened:

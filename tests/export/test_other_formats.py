@@ -17,7 +17,7 @@ from poise.export.exporting import Plan, export_model
 from poise.export.quantise import Pictures
 from poise.predict.boxes import Boxes, PersonBoxes
 from poise.predict.people import People
-from poise.runtime import ExportedModel
+from poise.runtime import KEPT_GRAPHS, ExportedModel
 from poise.zoo import DEFAULT, shipped
 
 pytest.importorskip("onnxscript")
@@ -58,6 +58,31 @@ def test_openvino(system: str, photos: Path, tmp_path: Path) -> None:
     assert report.size == sum(p.stat().st_size for p in tmp_path.iterdir())
     with pytest.raises(ValueError, match="CUDA"):
         ExportedModel(report.path, "cuda")
+
+
+def test_compiled_graphs_are_kept(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    cache = tmp_path / "cache"
+    path = export_model(loaded("rsn"), tmp_path / "a.xml", Plan("openvino", photographs=photos)).path
+    assert not cache.exists()
+    monkeypatch.setenv("POISE_CACHE", str(cache))
+    image = np.random.default_rng(0).integers(0, 255, (120, 140, 3), np.uint8)
+    boxes = PersonBoxes.of([[10, 10, 100, 110]], [1.0])
+    first = ExportedModel(path).find(image, boxes.boxes, boxes.scores)
+    for damage in (False, True):
+        (blob,) = cache.glob("openvino/*.blob")
+        if damage:
+            blob.chmod(0o600)
+            blob.write_bytes(blob.read_bytes()[:1000])
+        again = ExportedModel(path).find(image, boxes.boxes, boxes.scores)
+        for one, other in zip(first, again, strict=True):
+            np.testing.assert_array_equal(one, other)
+    for number in range(KEPT_GRAPHS + 3):
+        (cache / "openvino" / f"{number}.blob").touch()
+    ExportedModel(path)
+    assert len(list(cache.glob("openvino/*.blob"))) <= KEPT_GRAPHS + 1
+    monkeypatch.setenv("POISE_CACHE", str(path))  # a file: nothing can be kept there
+    ExportedModel(path)
 
 
 def people(photos: Path) -> People:
