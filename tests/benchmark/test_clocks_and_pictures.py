@@ -69,12 +69,13 @@ def test_only_times_are_added():
         NOTHING + 3
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_the_matrix_product_is_one(half):
-    product, watch = MatrixProduct(CPU, half, side=96), Stopwatch(CPU)
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_matrix_product_is_one(kind):
+    product, watch = MatrixProduct(CPU, kind, side=96), Stopwatch(CPU)
     product(watch)
     assert product.macs == 96**3
     assert list(watch.stages) == ["product"]
+    assert product._out.dtype == kind
     wanted = product._a.double() @ product._b.double()
     torch.testing.assert_close(product._out.double(), wanted, rtol=0.02, atol=0.2)
 

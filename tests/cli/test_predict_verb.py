@@ -77,6 +77,11 @@ def test_where_the_model_runs_is_told_and_nothing_else_is_taken(dots_instead_of_
     assert poise("a.png", "--json").stderr.startswith(RUNNING + "the CPU (")
     poise("a.png", "--half", "--compile", "--turns", "--device", "mps")
     assert dots_instead_of_people[-1] == ("default", "mps", None, {"half": True, "compile": True, "turns": True})
+    poise("a.png", "--bf16")
+    assert dots_instead_of_people[-1][3] == {"half": "bfloat16", "compile": False, "turns": False}
+    both = poise("a.png", "--bf16", "--half")
+    assert both.exit_code == 2
+    assert "--half is float16 and --bf16 bfloat16; take one of them" in told(both)
 
 
 def test_json_prints_and_writes_nothing(tmp_path):

@@ -7,6 +7,7 @@ from torch import nn
 
 from crops import CropModel, row_picture
 from dots import DotModel, dot_picture, random_people
+from poise.predict import devices
 from poise.predict.devices import Running, compile_parts, running
 from poise.predict.predictor import Predictor
 from poise.predict.topdown import TopDownPredictor
@@ -37,8 +38,36 @@ def test_an_apple_gpu_that_is_not_there():
 @pytest.mark.parametrize("name", ["cpu", "auto"])
 def test_half_precision_is_never_dropped_in_silence(monkeypatch, name):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="half precision is for GPUs, and this would run on the CPU"):
+    with pytest.raises(ValueError, match="half precision in float16 is for GPUs, and this would run on the CPU"):
         Predictor(DotModel(), name, half=True)
+
+
+@pytest.mark.parametrize(
+    ("half", "kind"),
+    [(False, torch.float32), (True, torch.float16), ("float16", torch.float16), ("bfloat16", torch.bfloat16)],
+)
+def test_half_precision_of_two_kinds(monkeypatch, half, kind):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    how = running("auto", half=half)
+    assert how.precision == kind
+    assert running("auto", half=how.half) == how
+
+
+def test_half_precision_of_another_kind():
+    with pytest.raises(ValueError, match="half precision 'fp8' is not known; True or 'float16', 'bfloat16'"):
+        Predictor(DotModel(), "cpu", half="fp8")
+
+
+@pytest.mark.parametrize("able", [False, True])
+def test_bfloat16_on_a_processor_is_told_where_it_is_slow(monkeypatch, caplog, able):
+    devices._warn_slow.cache_clear()
+    monkeypatch.setattr(devices.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: able, raising=False)
+    for _ in range(2):
+        assert running("cpu", half="bfloat16").precision == torch.bfloat16
+    assert len(caplog.messages) == (0 if able else 1)
+    assert able or "no arithmetic for bfloat16" in caplog.messages[0]
 
 
 def test_a_machine_that_cannot_compile_says_so_at_once(monkeypatch):
@@ -56,7 +85,8 @@ def test_what_users_are_told(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
     assert str(Running(CPU, compiled=True)) == "the CPU (8 threads), float32, compiled"
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GPU X")
-    assert str(Running(torch.device("cuda"), half=True)) == "cuda:0 (GPU X), float16"
+    assert str(Running(torch.device("cuda"), torch.float16)) == "cuda:0 (GPU X), float16"
+    assert str(Running(CPU, torch.bfloat16)) == "the CPU (8 threads), bfloat16"
     assert str(Running(torch.device("cuda:1"))) == "cuda:1 (GPU X), float32"
     assert str(Running(torch.device("mps"))) == "mps, float32"
 
@@ -85,8 +115,8 @@ def test_half_precision_reaches_the_network_and_poses_stay_float32():
     picture = dot_picture((90, 120), people)
     whole = Predictor(DotModel(), "cpu").predict(picture)[0]
     predictor = Predictor(Model(), "cpu")
-    for half, kind in ((False, torch.float32), (True, torch.float16)):
-        predictor.running = Running(CPU, half=half)
+    for kind in (torch.float32, torch.float16, torch.bfloat16):
+        predictor.running = Running(CPU, kind)
         [found] = predictor.predict(picture)
         assert telling.kind == kind
         np.testing.assert_allclose(found.keypoints, whole.keypoints, atol=0.5)
@@ -103,9 +133,10 @@ def test_half_precision_of_crops():
     predictor = TopDownPredictor(Model(), Predictor(DotModel(), "cpu"), "cpu")
     predictor.predict(row_picture(1), min_score=0)
     assert Model.kind == torch.float32
-    predictor.running = Running(CPU, half=True)
-    predictor.predict(row_picture(1), min_score=0)
-    assert Model.kind == torch.float16
+    for half in (torch.float16, torch.bfloat16):
+        predictor.running = Running(CPU, half)
+        predictor.predict(row_picture(1), min_score=0)
+        assert Model.kind == half
 
 
 def test_the_parts_that_work_are_compiled():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import poise
@@ -50,3 +51,16 @@ def test_the_single_stage_models_find_three_people_and_rsn_looks_at_each() -> No
     for name, poses in found.items():
         assert len(poses) >= 2, name
         assert poses.keypoints.shape[1:] == (17, 2)
+
+
+@pytest.mark.parametrize("name", [m.name for m in MODELS])
+def test_the_same_people_in_bfloat16_on_a_processor(name: str) -> None:
+    """Three digits: a place may be some pixels off, and a keypoint drawn to another of two peaks."""
+    photo = EXAMPLES / "three_people.jpg"
+    [whole] = poise.load(name, device="cpu").predict([photo])
+    [short] = poise.load(name, device="cpu", half="bfloat16").predict([photo])
+    assert len(short) == len(whole)
+    np.testing.assert_allclose(short.scores, whole.scores, atol=0.05)
+    away = np.linalg.norm(short.keypoints - whole.keypoints, axis=2)
+    assert np.median(away) < 3
+    assert away.any()

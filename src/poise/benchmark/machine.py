@@ -20,14 +20,13 @@ class MatrixProduct:
 
     Args:
         device: where.
-        half: in float16 instead of float32.
+        kind: of the numbers.
         side: of the square matrices; None: what suits the device.
     """
 
-    def __init__(self, device: torch.device, half: bool = False, side: int | None = None) -> None:
+    def __init__(self, device: torch.device, kind: torch.dtype = torch.float32, side: int | None = None) -> None:
         self.side = side or (SIDE_CPU if device.type == "cpu" else SIDE_GPU)
         generator = torch.Generator().manual_seed(0)
-        kind = torch.float16 if half else torch.float32
         self._a, self._b = (torch.randn(self.side, self.side, generator=generator).to(device, kind) for _ in range(2))
         self._out = torch.empty_like(self._a)
 

@@ -8,9 +8,12 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from poise.memory import keep_freed_memory
+
+if TYPE_CHECKING:
+    from poise.predict.devices import Half
 
 MEGABYTE = 1_000_000
 
@@ -25,7 +28,7 @@ class Job:
         batch: pictures, or people of a model that sees one at a time.
         device: as torch names it.
         threads: of the processor.
-        half: in float16.
+        half: in half precision, as `poise.predict.devices.running`.
     """
 
     name: str
@@ -33,7 +36,7 @@ class Job:
     batch: int
     device: str
     threads: int
-    half: bool = False
+    half: Half = False
 
 
 def peak_memory(job: Job) -> dict[str, float] | None:

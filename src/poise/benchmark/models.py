@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -54,7 +55,7 @@ class Bench:
         self.subject, self._folder = subject, folder
         self._picture, self._macs = size or PICTURE, dict[Size, int]()
         view = subject.model.view
-        options = {"half": how.half, "compile": how.compiled}
+        options: dict[str, Any] = {"half": how.half, "compile": how.compiled}
         self.predictor: Predictor | TopDownPredictor
         if subject.sees_people:
             if size is not None:

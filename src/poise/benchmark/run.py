@@ -25,7 +25,7 @@ from poise.benchmark.subjects import Subject, find_subject
 from poise.benchmark.tasks import STAGES, WORK
 from poise.data.images import read_image
 from poise.models import parameter_count
-from poise.predict.devices import Running, running
+from poise.predict.devices import Half, Running, running
 from poise.predict.exported import is_exported
 from poise.settings import nearest
 
@@ -57,7 +57,7 @@ class Plan:
         rounds: that count.
         threads: of the processor; None leaves torch's.
         device: as torch names it.
-        half: networks in float16.
+        half: networks in half precision, as `poise.predict.devices.running`.
         compiled: networks by ``torch.compile``.
     """
 
@@ -72,7 +72,7 @@ class Plan:
     rounds: int = 5
     threads: int | None = None
     device: str = "auto"
-    half: bool = False
+    half: Half = False
     compiled: bool = False
 
     def check(self) -> None:
@@ -111,7 +111,7 @@ class _Measuring:
         self._benches = [self._bench(find_subject(n), plan.size) for n in names if not is_exported(n)]
         kind, threads = how.device.type, torch.get_num_threads()
         self._files = [FileBench(n, kind, threads, folder) for n in names if is_exported(n)]
-        self._product = MatrixProduct(how.device, plan.half)
+        self._product = MatrixProduct(how.device, how.precision)
         alone = how.device.type == "cpu" and torch.get_num_threads() == 1
         # processor time is not lengthened by other programs, but threads that wait for each other count in it
         self._clock = "processor" if alone else "wall"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from poise.cli.options import Compile, Device, Half, Json, progress_bar
+from poise.cli.options import Bf16, Compile, Device, Half, Json, half_precision, progress_bar
 
 if TYPE_CHECKING:
     from poise.train.config import RunConfig
@@ -45,6 +45,7 @@ def benchmark(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the processor [default: all].")] = None,
     device: Device = "auto",
     half: Half = False,
+    bf16: Bf16 = False,
     compile: Compile = False,
     workers: Annotated[str, typer.Option(help=_ONLY.format(DATA) + "numbers of workers.")] = "0,1,2",
     batches: Annotated[int, typer.Option(min=1, help=_ONLY.format(DATA) + "batches of each measurement.")] = 20,
@@ -93,7 +94,7 @@ def benchmark(
             models=tuple(names), runtimes=tuple(runtime.split(",")), size=_size(size),
             batches=_whole(batch or "1", "--batch"), people=_whole(people, "--people"),
             scales=_numbers(scales, "--scales"), contest=contest, memory=memory, rounds=rounds,
-            device=device, half=half, compiled=compile,
+            device=device, half=half_precision(half, bf16), compiled=compile,
         )  # fmt: skip
         _models(plan, as_json)
 

@@ -29,6 +29,7 @@ from poise.cli.evaluate_output import as_document, as_text
 from poise.cli.measuring import Contestant, Setting, Target, measure, measure_mpii
 from poise.cli.options import (
     Batch,
+    Bf16,
     Boxes,
     Compile,
     Device,
@@ -43,6 +44,7 @@ from poise.cli.options import (
     Scales,
     Turns,
     Weights,
+    half_precision,
     model_names,
     parse_scales,
 )
@@ -70,6 +72,7 @@ def evaluate(
     as_json: Json = False,
     device: Device = "auto",
     half: Half = False,
+    bf16: Bf16 = False,
     compile: Compile = False,
     batch: Batch = None,
     scales: Scales = None,
@@ -101,7 +104,7 @@ def evaluate(
     contestants = _contestants(compared, model, results)
     setting = Setting(
         weights, device, PeopleChoice(boxes, people, people_min_score, people_nms), batch, parse_scales(scales), flip,
-        truth_scores, half, compile, turns,
+        truth_scores, half_precision(half, bf16), compile, turns,
     )  # fmt: skip
     target = Target(annotations, images, chosen, skeleton, _limits(crowd_limits), head_boxes, pckh)
     _check(contestants, setting, target, out, report, details, bootstrap)

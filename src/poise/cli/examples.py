@@ -63,7 +63,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example("benchmark default --runtime torch,onnx,openvino --people '' --scales ''", "three runtimes"),
         Example("benchmark directpose_r50 --size 800x1088 --threads 1", "a preset with random weights"),
         Example("benchmark rsn18 --batch 1,8,16 --no-contest --json", "a top-down model, for a program"),
-        Example("benchmark default --device cuda --half --compile", "on a GPU"),
+        Example("benchmark default --device cuda --bf16 --compile", "on a GPU"),
         Example("benchmark data directpose_mobilenetv2 --data data --workers 0,1,2", "how fast pictures are made"),
         Example("benchmark training smpr_mobilenetv2 --ways plain,channels_last,compiled", "how fast a recipe trains"),
     ),

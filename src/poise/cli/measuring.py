@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from poise.data.records import PoseDataset
     from poise.evaluate.bootstrap import Difference, Interval
     from poise.evaluate.evaluation import Evaluation
+    from poise.predict.devices import Half as Precision
     from poise.predict.opening import AnyPredictor
     from poise.skeletons import Skeleton
 
@@ -38,13 +39,13 @@ class Setting:
     scales: list[int | tuple[int, int]] | None
     flip: bool
     truth_scores: bool
-    half: bool = False
+    half: Precision = False
     compile: bool = False
     turns: bool = False
 
     def open(self, contestant: Contestant, category: int = 1) -> AnyPredictor:
         """The contestant's predictor; ``category`` is that of people in detection results."""
-        how = {"half": self.half, "compile": self.compile, "turns": self.turns}
+        how: dict[str, Any] = {"half": self.half, "compile": self.compile, "turns": self.turns}
         return open_predictor(list(contestant.models), self.weights, self.device, self.people, category, **how)
 
 

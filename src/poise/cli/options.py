@@ -14,6 +14,7 @@ import typer
 from poise.cli.errors import complain
 
 if TYPE_CHECKING:
+    from poise.predict.devices import Half as Precision
     from poise.predict.opening import AnyPredictor
 
 
@@ -66,6 +67,9 @@ Device = Annotated[
     ),
 ]
 Half = Annotated[bool, typer.Option("--half", help="Compute in float16, on a GPU.")]
+Bf16 = Annotated[
+    bool, typer.Option("--bf16", help="Compute in bfloat16, on a GPU or a processor with arithmetic for it.")
+]
 Compile = Annotated[
     bool, typer.Option("--compile", help="Compile the network: a slow start, quicker afterwards; for long videos.")
 ]
@@ -138,6 +142,13 @@ def model_names(models: list[str] | None) -> list[str]:
     return [n for text in named for n in ([text] if Path(text).exists() else text.split(",")) if n] or ["default"]
 
 
+def half_precision(half: bool, bf16: bool) -> Precision:
+    """What ``--half`` and ``--bf16`` mean, as `poise.load` takes it; ``BadParameter`` if both are given."""
+    if half and bf16:
+        raise typer.BadParameter("--half is float16 and --bf16 bfloat16; take one of them")
+    return "bfloat16" if bf16 else half
+
+
 def open_predictor(
     models: list[str],
     weights: Path | None,
@@ -145,7 +156,7 @@ def open_predictor(
     choice: PeopleChoice,
     category: int = 1,
     *,
-    half: bool = False,
+    half: Precision = False,
     compile: bool = False,
     turns: bool = False,
 ) -> AnyPredictor:

@@ -15,6 +15,7 @@ import typer
 from poise.cli.errors import complain
 from poise.cli.options import (
     Batch,
+    Bf16,
     Boxes,
     Compile,
     Device,
@@ -28,6 +29,7 @@ from poise.cli.options import (
     Scales,
     Turns,
     Weights,
+    half_precision,
     model_names,
     open_predictor,
     parse_scales,
@@ -97,6 +99,7 @@ def predict(
     ] = False,
     device: Device = "auto",
     half: Half = False,
+    bf16: Bf16 = False,
     compile: Compile = False,
     batch: Batch = None,
     scales: Scales = None,
@@ -132,10 +135,13 @@ def predict(
         },
         options={"batch": batch, "scales": parse_scales(scales), "flip": flip},
     )
+    precision = half_precision(half, bf16)
     found, problems = _find(sources)
     if found:
         choice = PeopleChoice(boxes, people, people_min_score, people_nms)
-        predictor = open_predictor(model_names(model), weights, device, choice, half=half, compile=compile, turns=turns)
+        predictor = open_predictor(
+            model_names(model), weights, device, choice, half=precision, compile=compile, turns=turns
+        )
         if not choice.given and (found_by := where_people_are(predictor)) is not None:
             complain(f"{found_by}; --people or --boxes say otherwise")
         if heatmaps:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from poise.predict.exported import ExportedPredictor, is_exported
 from poise.runtime import ExportedModel
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def load(
-    name_or_path: str | Path = "default", *, device: str = "auto", weights: str | Path | None = None, **how: bool
+    name_or_path: str | Path = "default", *, device: str = "auto", weights: str | Path | None = None, **how: Any
 ) -> AnyPredictor:
     """A predictor by the name of a model that comes with Poise, or from a checkpoint or an exported file.
 

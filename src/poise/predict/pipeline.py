@@ -13,6 +13,7 @@ from poise.runtime import ExportedModel
 
 if TYPE_CHECKING:
     from poise.checkpoints import LoadedCheckpoint
+    from poise.predict.devices import Half
     from poise.predict.stream import Finder
     from poise.predict.topdown import TopDownPredictor
 
@@ -28,7 +29,7 @@ def pipeline(
     people_min_score: float = PEOPLE_MIN_SCORE,
     people_nms: float | None = None,
     shift_heatmap: bool = False,
-    half: bool = False,
+    half: Half = False,
     compile: bool = False,
     turns: bool = False,
 ) -> TopDownPredictor | ExportedPredictor:
@@ -93,7 +94,7 @@ def find_people(
     min_score: float = PEOPLE_MIN_SCORE,
     nms: float | None = None,
     margin: tuple[float, float] = MARGIN,
-    half: bool = False,
+    half: Half = False,
     compile: bool = False,
 ) -> FoundPeople:
     """People found by a single-stage model, by name or path; arguments and errors as `FoundPeople` and `Predictor`."""
@@ -111,7 +112,7 @@ def find_people(
     return FoundPeople(predictor, _told(model), **options)
 
 
-def refuse_options(path: Name, weights: Name | None, **how: bool) -> None:
+def refuse_options(path: Name, weights: Name | None, **how: bool | str) -> None:
     """``ValueError`` if somebody wants to run an exported file in another way than it was made for."""
     if weights is not None:
         raise ValueError(f"weights go with a preset; {path} has its own")

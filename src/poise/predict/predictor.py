@@ -21,7 +21,7 @@ from poise.geometry.affine import invert
 from poise.models.base import PoseModel
 from poise.nn.fold import fold_batch_norm
 from poise.predict.batches import run_in_batches
-from poise.predict.devices import Running, compile_parts, running
+from poise.predict.devices import Half, Running, compile_parts, running
 from poise.predict.mapping import mapped_back
 from poise.predict.sources import each_picture, source_name, to_image
 from poise.predict.tiles import Tiling, merge_tiles, parse_tiling, tiled_views
@@ -59,7 +59,7 @@ class Predictor:
         device: ``auto`` (a CUDA device if there is one, else the CPU), or a device as torch names it.
         metadata: of the checkpoint; ``min_score`` in it is the default threshold of `predict`, ``scales`` the sizes at
             which it looks at a picture unless told others.
-        half: compute in float16, on a GPU.
+        half: compute in float16 (True, on a GPU), or in ``bfloat16``.
         compile: compile the network with ``torch.compile``: a minute at the first picture, then quicker.
 
     Attributes:
@@ -76,7 +76,7 @@ class Predictor:
         device: str | torch.device = "auto",
         metadata: Mapping[str, Any] | None = None,
         *,
-        half: bool = False,
+        half: Half = False,
         compile: bool = False,
     ) -> None:
         if model.view.kind != "whole":
@@ -176,7 +176,7 @@ class Predictor:
             views: at least one, of whatever pictures; they run as one batch.
         """
         images = collate(views, self.model.view.stride).images.to(self.device)
-        with torch.inference_mode(), self.running.precision():
+        with torch.inference_mode(), self.running.context():
             found = self.model.detect(images, [view.size for view in views])
         return [mapped_back(f, invert(v.to_input), v.image_size) for f, v in zip(found, views, strict=True)]
 
@@ -237,7 +237,7 @@ def prepared(model: _Model, how: Running | torch.device) -> _Model:
     module.requires_grad_(False).to(how.device).to(memory_format=torch.channels_last)
     if how.compiled:
         compile_parts(module)
-    elif how.device.type == "cpu" and hasattr(module, "pack"):
+    elif how.device.type == "cpu" and not how.half and hasattr(module, "pack"):
         cast(Any, module).pack()
     return cast(_Model, module)
 
@@ -263,7 +263,7 @@ def load(
     *,
     device: str = "auto",
     weights: str | Path | None = None,
-    half: bool = False,
+    half: Half = False,
     compile: bool = False,
     turns: bool = False,
 ) -> Predictor | TopDownPredictor:

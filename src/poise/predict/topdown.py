@@ -29,7 +29,7 @@ from poise.heatmaps import Heatmaps
 from poise.models.base import PoseModel
 from poise.predict.batches import Run, run_in_batches
 from poise.predict.boxes import Found, PersonBoxes
-from poise.predict.devices import running
+from poise.predict.devices import Half, running
 from poise.predict.leaning import further_looks, mean_pose, torso_of
 from poise.predict.people import FoundPeople, People, suiting_threshold
 from poise.predict.predictor import Predictor, Rescore, prepared
@@ -111,7 +111,7 @@ class TopDownPredictor:
         metadata: Mapping[str, Any] | None = None,
         *,
         shift_heatmap: bool = False,
-        half: bool = False,
+        half: Half = False,
         compile: bool = False,
         turns: bool = False,
     ) -> None:
@@ -222,7 +222,7 @@ class TopDownPredictor:
             heatmaps: as `predict`.
         """
         images = collate(views, self.model.view.stride).images.to(self.device)
-        with torch.inference_mode(), self.running.precision():
+        with torch.inference_mode(), self.running.context():
             maps = self.heatmaps(images, flip)
             points, marks = self.model.decode_heatmaps(maps)
         scores = self.model.pose_scores(marks)
