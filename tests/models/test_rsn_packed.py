@@ -69,10 +69,10 @@ def test_another_torch_goes_without(monkeypatch):
         def __call__(self, *_):
             raise AttributeError("no such operator")
 
-    monkeypatch.setattr(room, "_operator", Missing)
+    monkeypatch.setattr(room, "pointwise_operator", Missing)
     folded = fold_batch_norm(random_norms(ConvNorm(4, 4, 3)), torch.randn(1, 4, 8, 8))
     assert not pack(folded)
-    monkeypatch.setattr(room, "_operator", lambda: lambda *_: torch.zeros(1, 8, 4, 4))
+    monkeypatch.setattr(room, "pointwise_operator", lambda: lambda *_: torch.zeros(1, 8, 4, 4))
     assert not pack(folded)
     assert type(folded) is ConvNorm
 

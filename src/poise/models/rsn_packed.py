@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from poise.models.rsn_blocks import ConvNorm, ResidualStepsBlock
 from poise.nn.fold import is_folded
+from poise.nn.fused import pointwise_operator
 
 Arguments = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]
 """Padding, stride, dilation, groups."""
@@ -40,14 +41,14 @@ class PackedConvNorm(ConvNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """As `ConvNorm`."""
-        done: Tensor = _operator()(
+        done: Tensor = pointwise_operator()(
             x, self.packed, self.conv.bias, *self.arguments, "relu" if self.relu else "none", [], ""
         )
         return done
 
     def summed(self, x: Tensor, other: Tensor) -> Tensor:
         """ReLU of the sum of ``forward(x)`` (without ReLU of its own) and another map of its size."""
-        done: Tensor = _operator().binary(
+        done: Tensor = pointwise_operator().binary(
             x, other, self.packed, self.conv.bias, *self.arguments, "add", 1.0, "relu", [], ""
         )
         return done
@@ -99,7 +100,3 @@ def _works() -> bool:
         return close and torch.allclose(part.summed(example, other), (convolved + other).relu(), atol=1e-4)
     except (RuntimeError, AttributeError, TypeError):  # they are no part of torch's public interface
         return False
-
-
-def _operator() -> Any:
-    return torch.ops.mkldnn._convolution_pointwise

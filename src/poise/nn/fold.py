@@ -45,6 +45,11 @@ def is_folded(norm: nn.Module) -> bool:
     return isinstance(norm, _FoldedNorm) and norm._modules.get("act") is None
 
 
+def folded_pairs(module: nn.Module) -> list[tuple[nn.Conv2d, nn.Module]]:
+    """Convolutions of a folded network that feed a norm, with what is left of that norm: its activation ``act``."""
+    return [(part.source[0], part) for part in module.modules() if isinstance(part, _FoldedNorm)]
+
+
 def _trace(module: nn.Module, example: Tensor) -> tuple[list[tuple[nn.Conv2d, nn.BatchNorm2d]], list[Tensor]]:
     producers: dict[int, tuple[nn.Conv2d, int]] = {}
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
@@ -88,10 +93,18 @@ def _fold_pair(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     convolution.weight = nn.Parameter(weight.detach(), requires_grad=False)
     convolution.bias = nn.Parameter(bias.detach(), requires_grad=False)
     norm.__class__ = _FoldedNorm
+    assert isinstance(norm, _FoldedNorm)
+    norm.source = (convolution,)
 
 
 class _FoldedNorm(nn.BatchNorm2d):
-    """What is left of a folded batch norm: its activation, if it had one."""
+    """What is left of a folded batch norm: its activation, if it had one.
+
+    Attributes:
+        source: the convolution that feeds it, in a tuple, which does not make it a part.
+    """
+
+    source: tuple[nn.Conv2d]
 
     def forward(self, input: Tensor) -> Tensor:
         activation = self._modules.get("act")

@@ -20,6 +20,7 @@ from poise.data.views import collate
 from poise.geometry.affine import invert
 from poise.models.base import PoseModel
 from poise.nn.fold import fold_batch_norm
+from poise.nn.fused import fuse_activations
 from poise.predict.batches import run_in_batches
 from poise.predict.devices import Half, Running, compile_parts, running
 from poise.predict.mapping import mapped_back
@@ -222,7 +223,7 @@ _Model = TypeVar("_Model", bound=PoseModel)
 
 
 def prepared(model: _Model, how: Running | torch.device) -> _Model:
-    """A copy for inference: eval mode, batch norms folded into convolutions, channels last, without gradients.
+    """A copy for inference: eval mode, batch norms and activations in convolutions, channels last, without gradients.
 
     A model may do more for the CPU in a method ``pack``.
     """
@@ -237,8 +238,10 @@ def prepared(model: _Model, how: Running | torch.device) -> _Model:
     module.requires_grad_(False).to(how.device).to(memory_format=torch.channels_last)
     if how.compiled:
         compile_parts(module)
-    elif how.device.type == "cpu" and not how.half and hasattr(module, "pack"):
-        cast(Any, module).pack()
+    elif how.device.type == "cpu" and not how.half:
+        if hasattr(module, "pack"):
+            cast(Any, module).pack()
+        fuse_activations(module)
     return cast(_Model, module)
 
 

@@ -1,0 +1,103 @@
+"""Convolutions with their activation compute what they compute apart."""
+
+import pytest
+import torch
+from torch import nn
+
+from poise.models import build_model, preset
+from poise.nn import fused as room
+from poise.nn.fold import fold_batch_norm, folded_pairs
+from poise.nn.fused import FusedConv2d, fuse_activations
+from poise.predict.devices import Running
+from poise.predict.predictor import prepared
+
+CPU = torch.device("cpu")
+
+
+class NormAct(nn.BatchNorm2d):
+    """A norm with an activation of its own, as timm's."""
+
+    def __init__(self, channels, act):
+        super().__init__(channels)
+        self.act = act
+        self.running_mean.normal_(generator=torch.Generator().manual_seed(1))
+        self.running_var.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(2))
+
+    def forward(self, input):
+        return self.act(super().forward(input))
+
+
+def folded(act, *, side=1, stride=1, groups=1, **how):
+    torch.manual_seed(0)
+    how.setdefault("padding", side // 2)
+    plain = nn.Sequential(nn.Conv2d(8, 16, side, stride, groups=groups, **how), NormAct(16, act)).eval()
+    with torch.no_grad():
+        return plain, fold_batch_norm(plain, torch.randn(1, 8, 12, 10))
+
+
+@pytest.mark.parametrize(
+    "act", [nn.ReLU(inplace=True), nn.ReLU6(), nn.Identity(), nn.SiLU(), nn.Hardtanh(-1, 1)], ids=str
+)
+@pytest.mark.parametrize(("side", "stride", "groups"), [(1, 1, 1), (3, 2, 1), (3, 1, 8), (1, 2, 2)])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_the_same_numbers(act, side, stride, groups, layout):
+    plain, quick = folded(act, side=side, stride=stride, groups=groups)
+    assert fuse_activations(quick) == 1
+    assert type(quick[0]) is FusedConv2d
+    images = 4 * torch.randn(3, 8, 12, 10).contiguous(memory_format=layout)
+    with torch.inference_mode():
+        torch.testing.assert_close(quick(images), plain(images), rtol=1e-4, atol=1e-4)
+
+
+def test_known_activations_are_no_pass_of_their_own():
+    _, quick = folded(nn.ReLU6())
+    fuse_activations(quick)
+    assert quick[0].epilogue == ("hardtanh", [0.0, 6.0])
+    assert type(folded_pairs(quick)[0][1]._modules["act"]) is nn.Identity
+    _, other = folded(nn.SiLU())
+    fuse_activations(other)
+    assert other[0].epilogue == ("none", [])
+    assert type(folded_pairs(other)[0][1]._modules["act"]) is nn.SiLU
+
+
+@pytest.mark.parametrize("how", [{"padding": "same"}, {"padding_mode": "reflect"}])
+def test_other_convolutions_stay_as_they_are(how):
+    plain, quick = folded(nn.ReLU(), side=3, **({"padding": 1} | how))
+    assert fuse_activations(quick) == 0
+    images = torch.randn(1, 8, 12, 10)
+    torch.testing.assert_close(quick(images), plain(images), rtol=1e-4, atol=1e-4)
+
+
+def test_another_precision_stays_as_it_is():
+    plain, _ = folded(nn.ReLU())
+    assert fuse_activations(fold_batch_norm(plain.double(), torch.randn(1, 8, 4, 4, dtype=torch.float64))) == 0
+
+
+def test_another_torch_goes_without(monkeypatch):
+    def missing():
+        raise AttributeError("no such operator")
+
+    plain, quick = folded(nn.ReLU())
+    monkeypatch.setattr(room, "pointwise_operator", missing)
+    assert fuse_activations(quick) == 0
+    monkeypatch.setattr(room, "pointwise_operator", lambda: lambda *_: torch.zeros(1, 8, 4, 4))
+    assert fuse_activations(quick) == 0
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert fuse_activations(quick) == 0
+    images = torch.randn(1, 8, 12, 10)
+    torch.testing.assert_close(quick(images), plain(images), rtol=1e-4, atol=1e-4)
+
+
+def test_the_small_models_are_fused_on_a_processor_in_single_precision_only():
+    model = build_model(preset("smpr_mobilenetv2"))
+    images = torch.randn(1, 3, 128, 96, generator=torch.Generator().manual_seed(0))
+    quick = prepared(model, CPU)
+    assert sum(type(part) is FusedConv2d for part in quick.modules()) > 40
+    for how in (Running(CPU, torch.bfloat16), Running(torch.device("meta"))):
+        assert not any(type(part) is FusedConv2d for part in prepared(model, how).modules())
+    with torch.inference_mode():
+        expected = model.eval()(images)
+        found = quick(images.contiguous(memory_format=torch.channels_last))
+    for a, b in zip(expected.initial, found.initial, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-4)
