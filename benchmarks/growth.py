@@ -55,27 +55,26 @@ def stages(preset: str, batch: int) -> dict[str, Part]:
 def parts(preset: str) -> dict[str, Part]:
     """A single-stage network, one part after the other added."""
     model = build_model(PRESETS[preset]()).eval().requires_grad_(False)
-    network = cast(DirectPose | SMPR, prepared(model, CPU))
-    network.head.heatmap = None
+    network, plain = (cast(DirectPose | SMPR, m) for m in (prepared(model, CPU), model))
+    network.head.heatmap = plain.head.heatmap = None
     images = torch.randn(1, 3, *SIZE).to(memory_format=torch.channels_last)
     maps = network.backbone(images)
     features = list(network.pyramid(maps))
 
+    def part(run: Callable[[DirectPose | SMPR], object]) -> Part:
+        # the operators that the predictor runs are not counted
+        with FlopCounterMode(display=False) as counter:
+            run(plain)
+        return Part(lambda: run(network), counter.get_total_flops() / 2e9)
+
     def head(count: int) -> Part:
-        return counted(lambda: network.head(features[:count]))
+        return part(lambda m: m.head(features[:count]))
 
     return {
-        f"{preset}, backbone": counted(lambda: network.backbone(images)),
-        f"{preset}, pyramid": counted(lambda: network.pyramid(maps)),
+        f"{preset}, backbone": part(lambda m: m.backbone(images)),
+        f"{preset}, pyramid": part(lambda m: m.pyramid(maps)),
         **{f"{preset}, head, levels: {n}": head(n) for n in range(1, len(features) + 1)},
     }
-
-
-def counted(run: Callable[[], object]) -> Part:
-    """A function and what it computes."""
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return Part(run, counter.get_total_flops() / 2e9)
 
 
 @torch.no_grad()

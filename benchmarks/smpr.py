@@ -23,6 +23,7 @@ from torchvision.ops import deform_conv2d
 from poise.models import PRESETS, build_model
 from poise.models.smpr import SMPR, FeatureAlignment
 from poise.nn.fold import fold_batch_norm
+from poise.predict.predictor import prepared as predicting
 
 
 class Reference(FeatureAlignment):
@@ -46,7 +47,7 @@ def prepared(name: str) -> tuple[SMPR, SMPR]:
     # threshold that might outrank a candidate are about as many as the candidates
     torch.nn.init.normal_(model.head.initial.weight, std=0.05)
     torch.nn.init.normal_(model.head.logits.weight, std=0.4)
-    ours = cast(SMPR, fold_batch_norm(model, torch.randn(1, 3, 64, 64))).to(memory_format=torch.channels_last)
+    ours = cast(SMPR, predicting(model, torch.device("cpu")))
     theirs = cast(SMPR, fold_batch_norm(model, torch.randn(1, 3, 64, 64)))
     if theirs.head.align is not None:
         theirs.head.align.__class__ = Reference
