@@ -56,9 +56,9 @@ def test_the_small_model_learns_from_what_is_labelled() -> None:
     config = recipe("rsn_small")
     assert (config.model.unlabelled, config.model.objective) == ("ignore", "place")
     assert (config.init, config.model.trunk) == ("timm", "mobilenetv2_100")
-    assert [s.weight for s in config.data.sources] == [0.5, 0.5]
+    assert [s.weight for s in config.data.sources] == [0.65, 0.35]
     crop = config.data.crop
-    assert (crop.rotation, crop.scale, crop.flip_p) == (40, (0.65, 1.4), 0.5)
+    assert (crop.rotation, crop.scale, crop.flip_p) == (35, (0.75, 1.3), 0.5)
     assert min(crop.half_body_p, crop.recolour_p, crop.upright_p, crop.erase_p) > 0
 
 

@@ -126,13 +126,14 @@ def smpr_hrnet_w48() -> RunConfig:
 
 
 def smpr_mobilenetv2() -> RunConfig:
-    """The small SMPR, on the data of `directpose_mobilenetv2`, with more athletes, larger canvases and more change.
+    """The small SMPR, on the data of `directpose_mobilenetv2`, with fewer athletes and larger canvases.
 
-    With milder changes AP was three times as high on the people trained on as on others.
+    AP is three times as high on the people trained on as on others. Still, more steps with these changes, milder than
+    those at first, went on helping; the model's card has the runs that made it.
     """
     run = directpose_mobilenetv2()
-    athletes = (0.55, 0.45)
-    sources = tuple(s.model_copy(update={"weight": w}) for s, w in zip(run.data.sources, athletes, strict=True))
+    shares = (0.72, 0.28)
+    sources = tuple(s.model_copy(update={"weight": w}) for s, w in zip(run.data.sources, shares, strict=True))
     augment = AugmentConfig(
         single=0.6,
         mosaic=0.25,
@@ -141,16 +142,16 @@ def smpr_mobilenetv2() -> RunConfig:
         single_scale=(0.9, 2.6),
         negative_p=0.05,
         background_p=0.7,
-        rotation=20.0,
-        rotation_p=0.4,
-        erase_p=0.4,
-        noise_p=0.15,
-        brightness=0.4,
-        contrast=0.4,
-        saturation=0.6,
-        hue=0.05,
-        grey_p=0.1,
-        blur_p=0.15,
+        rotation=15.0,
+        rotation_p=0.3,
+        erase_p=0.15,
+        noise_p=0.05,
+        brightness=0.25,
+        contrast=0.25,
+        saturation=0.35,
+        hue=0.03,
+        grey_p=0.05,
+        blur_p=0.1,
     )
     data = run.data.model_copy(
         update={"sources": sources, "augment": augment, "sizes": (256, 320, 384), "batch": 6, "cache_mb": 1500}
