@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from poise.nn.quick_import import COMPILER, _disable
 
 
@@ -12,15 +14,25 @@ def run(code):
     return result.stdout.split()
 
 
-def test_a_predictor_loads_no_compiler():
-    code = f"import sys, poise.predict.predictor; print(*('{COMPILER}' in sys.modules, 'timm' in sys.modules))"
-    assert run(code) == ["False", "True"]
+@pytest.mark.parametrize(
+    ("preset", "timm"), [("smpr_mobilenetv2", "False"), ("rsn_small", "False"), ("directpose_r50", "True")]
+)
+def test_a_model_loads_no_compiler_and_a_small_one_no_timm(preset, timm):
+    code = f"""
+import sys, poise.predict.predictor
+from poise.models import PRESETS, build_model
+build_model(PRESETS["{preset}"]())
+print(*(name in sys.modules for name in ("{COMPILER}", "timm", "torchvision")))
+"""
+    assert run(code) == ["False", timm, timm]
 
 
 def test_the_real_one_is_there_when_it_is_wanted():
     code = """
-import sys, poise.nn.backbones, torch, torchvision, timm
+import sys, torch
 from poise.nn import quick_import
+quick_import.load_timm()
+import torchvision, timm
 from torch._dynamo.utils import is_compile_supported
 from torchvision.ops import roi_align
 assert torch._dynamo is sys.modules["torch._dynamo"] and torch._dynamo.disable.__module__.startswith("torch")
@@ -42,7 +54,7 @@ from poise.nn import quick_import
 quick_import.vars = lambda module: {{}}  # the modules that stand in know nothing
 quick_import.load_timm()
 assert "timm" not in sys.modules and "torch._dynamo" not in sys.modules
-import poise.nn.backbones, timm, torchvision
+import timm, torchvision
 print('{COMPILER}' in sys.modules, len(timm.list_models("resnet50")), torchvision.ops.nms is not None)
 """
     assert run(code) == ["True", "1", "True"]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from poise.nn.backbones import build_backbone
 from poise.train.config import OptimiserConfig, TrainConfig
 from poise.train.devices import share_batch_norms
 from poise.train.optimiser import build_optimiser, frozen_batch_norms, load_optimiser, parameter_groups, set_lr
@@ -174,3 +175,15 @@ def test_batch_norms_are_shared_between_gpus_only() -> None:
         share_batch_norms(model, _Place(2, "cpu"))
     share_batch_norms(model, _Place(2, "cuda"))
     assert isinstance(model[1], nn.SyncBatchNorm)
+
+
+def test_shared_norms_of_a_mobilenet_keep_weights_and_activation() -> None:
+    model = build_backbone("mobilenetv2_100").eval()
+    image = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = model(image)
+        share_batch_norms(model, _Place(2, "cuda"))
+        norms = [part for part in model.modules() if isinstance(part, nn.BatchNorm2d | nn.SyncBatchNorm)]
+        assert {isinstance(norm, nn.SyncBatchNorm) for norm in norms} == {True}
+        after = model(image)
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))

@@ -10,12 +10,8 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from poise.nn import mobilenet
 from poise.nn.quick_import import load_timm
-
-load_timm()
-
-import timm  # noqa: E402
-from timm.layers import BlurPool2d  # noqa: E402
 
 PYRAMID_STRIDES = (8, 16, 32)
 """Strides of the feature maps C3, C4, C5."""
@@ -25,7 +21,7 @@ class Backbone(nn.Module):
     """A feature extractor that publishes what a pyramid needs to know.
 
     Attributes:
-        body: the timm network.
+        body: the timm network, or what stands for it (`poise.nn.mobilenet`).
         channels: channels of the outputs, finest first.
         strides: strides of the outputs, finest first.
     """
@@ -51,6 +47,8 @@ def build_backbone(
 ) -> Backbone:
     """A timm network that returns its feature maps of the given strides.
 
+    MobileNetV2 is `poise.nn.mobilenet`, the same network: it needs no timm, unless for weights.
+
     An HRNet returns the maps of its branches, not those of its classification head (SMPR spec 2).
 
     Args:
@@ -65,22 +63,41 @@ def build_backbone(
     """
     if anti_alias and stride_in_1x1:
         raise ValueError("anti_alias and stride_in_1x1 both move the strides of a ResNet: choose one")
+    if name == mobilenet.NAME and not pretrained:
+        maps = mobilenet.feature_maps()
+        _require_strides(name, list(maps), strides)
+        body: Any = mobilenet.MobileNetV2(strides)
+        channels = [maps[stride][1] for stride in sorted(strides)]
+    else:
+        body, channels = _from_timm(name, strides, pretrained)
+    if anti_alias:
+        _make_lpf3(body, name)
+    if stride_in_1x1:
+        _move_strides(body, name)
+    return Backbone(body, channels, strides)
+
+
+def _from_timm(name: str, strides: Sequence[int], pretrained: bool) -> tuple[Any, list[int]]:
+    """A network of timm and the channels of its feature maps; arguments and errors as `build_backbone`."""
+    load_timm()
+    import timm
+
     options = {"feature_location": ""} if name.startswith("hrnet") else {}
     try:
         probe = timm.create_model(name, features_only=True, **options)
     except (RuntimeError, AttributeError) as error:
         raise ValueError(f"backbone {name!r} is not a timm model with feature maps: {error}") from None
     reductions = list(probe.feature_info.reduction())
-    missing = [s for s in strides if s not in reductions]
-    if missing:
-        raise ValueError(f"backbone {name!r} has feature maps of strides {reductions}, not {missing[0]}")
+    _require_strides(name, reductions, strides)
     indices = tuple(len(reductions) - 1 - reductions[::-1].index(s) for s in strides)
     body = timm.create_model(name, features_only=True, out_indices=indices, pretrained=pretrained, **options)
-    if anti_alias:
-        _make_lpf3(body, name)
-    if stride_in_1x1:
-        _move_strides(body, name)
-    return Backbone(body, body.feature_info.channels(), strides)
+    return body, body.feature_info.channels()
+
+
+def _require_strides(name: str, there: Sequence[int], wanted: Sequence[int]) -> None:
+    missing = [s for s in wanted if s not in there]
+    if missing:
+        raise ValueError(f"backbone {name!r} has feature maps of strides {list(there)}, not {missing[0]}")
 
 
 def _make_lpf3(body: Any, name: str) -> None:
@@ -89,6 +106,8 @@ def _make_lpf3(body: Any, name: str) -> None:
     Max-pool 2x2 stride 1 then blur; in the first block of layers 2-4 the 3x3 convolution loses its stride, a blur
     precedes conv3, and a blur precedes the projection shortcut, which loses its stride too.
     """
+    from timm.layers import BlurPool2d
+
     _require_bottlenecks(body, name, "anti_alias")
     stem_channels = body.conv1.out_channels
     body.maxpool = nn.Sequential(nn.MaxPool2d(2, stride=1), BlurPool2d(stem_channels))

@@ -12,10 +12,11 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import patch_environment
-from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from poise.memory import resident_bytes
+from poise.nn.mobilenet import NormAct
+from poise.nn.quick_import import load_timm
 from poise.predict.devices import find_device
 from poise.train.config import TrainConfig
 
@@ -100,7 +101,25 @@ def share_batch_norms(module: nn.Module, accelerator: Accelerator) -> None:
         return
     if accelerator.device.type != "cuda":
         raise ValueError("train.sync_batch_norm with several processes needs GPUs; set it to false on a CPU")
+    load_timm()
+    from timm.layers import convert_sync_batchnorm
+
+    activations = {name: part.act for name, part in module.named_modules() if isinstance(part, NormAct)}
     convert_sync_batchnorm(module)
+    for name, activation in activations.items():  # timm knows only its own norms with activations
+        norm = module.get_submodule(name)
+        norm.__class__ = _SharedNormAct
+        norm.act = activation
+
+
+class _SharedNormAct(nn.SyncBatchNorm):
+    """`NormAct` over several processes."""
+
+    act: nn.Module
+
+    def forward(self, input: Tensor) -> Tensor:
+        activated: Tensor = self.act(super().forward(input))
+        return activated
 
 
 def mean_of_processes(values: Tensor, accelerator: Accelerator) -> Tensor:
