@@ -261,7 +261,7 @@ def _nobody(keypoint_count: int) -> Found:
 def suppress_people(found: Found, description: Mapping[str, Any]) -> tuple[Array, Array]:
     """Whom a model that looks at one person at a time keeps: indices (n,) and scores (n,).
 
-    ``hard`` drops whom a better pose resembles by at least the threshold; ``soft`` lowers scores by
+    ``hard`` drops whom a better pose resembles by more than the threshold; ``soft`` lowers scores by
     exp(-OKS^2 / threshold) and stops after ``max_poses``; ``none`` keeps all.
     """
     rule = description["suppression"]
@@ -278,7 +278,7 @@ def suppress_people(found: Found, description: Mapping[str, Any]) -> tuple[Array
         taken.append(best)
         left[best] = False
         same = alike[best]
-        factor = same < rule["threshold"] if hard else np.exp(-(same**2) / np.float32(rule["threshold"]))
+        factor = same <= rule["threshold"] if hard else np.exp(-(same**2) / np.float32(rule["threshold"]))
         current = np.where(left, current * factor, current).astype(np.float32)
         left &= current >= rule["min_score"]
     return np.array(taken), current[taken]

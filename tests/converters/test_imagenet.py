@@ -102,6 +102,9 @@ def test_anti_aliased_shortcuts_move_by_one() -> None:
         "layer2.0.downsample.2.bias": 3.0,
         "layer4.0.conv3.weight": 4.0,
     }
+    blurred = {"layer4.0.conv3.1.weight": torch.tensor(4.0), "layer4.0.conv3.0.filt": torch.zeros(1)}
+    published = {n: t for n, t in moved.items() if "conv3" not in n} | blurred
+    assert resnet_to_anti_aliased(published) == moved
     filters = {"maxpool.1.filt": torch.zeros(1)}
     assert resnet_to_anti_aliased(moved | filters).keys() == moved.keys()
 

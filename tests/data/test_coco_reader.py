@@ -84,7 +84,7 @@ def test_crowds_and_people_without_keypoints(folder: Folder) -> None:
     assert record.ignore.tolist() == [[0, 0, 2, 2], [3, 0, 5, 2], [5, 0, 6, 1]]
     assert len(record) == 0
     record = folder.read(crowd, unlabelled, bare, unlabelled="background")[0]
-    assert record.ignore.tolist() == [[0, 0, 2, 2]]
+    assert record.ignore.tolist() == []
 
 
 def test_missing_box_and_area_are_estimated(folder: Folder) -> None:

@@ -1,14 +1,17 @@
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from poise.geometry.affine import identity
 from poise.models import PRESETS, build_model, parameter_count, parse_model_config, preset
 from poise.models.directpose import DirectPose, DirectPoseConfig, HeatmapConfig, KeypointBranch, keypoint_groups
+from poise.predict.mapping import clips_first, mapped_back
 from poise.skeletons import COCO17, CROWDPOSE14, LSP14, MPII16, SKELETONS, Skeleton
-from poise.types import Persons, ViewSpec
+from poise.types import Persons, Poses, ViewSpec
 
 SMALL: dict[str, Any] = {
     "backbone": "mobilenetv2_035", "anti_alias": False, "channels": 16, "group_channels": 4, "cls_depth": 1,
@@ -283,3 +286,16 @@ def test_masked_heatmaps_leave_unlabelled_keypoints_alone(norm: str, target: str
     gradient = outputs.heatmaps.grad[0]
     assert gradient[0, y1:y2, x1:x2].abs().sum() == 0
     assert gradient[5, y1:y2, x1:x2].abs().sum() > 0
+
+
+def test_boxes_of_a_box_branch_are_clipped_after_the_suppression() -> None:
+    """Clipped before, these two would overlap by 0.7 (DirectPose spec 9)."""
+    boxes = np.array([[-100, 0, 100, 100], [30, 0, 100, 100]], np.float32)
+    points = np.random.default_rng(0).uniform(0, 100, (2, 17, 2))
+    found = Poses(points, np.ones((2, 17)), boxes, np.array([0.9, 0.8]), image_size=(100, 100))
+    with_branch, without = _model(box_branch=True, nms_iou=0.6), _model(nms_iou=0.6)
+    kept = with_branch.suppress(mapped_back(found, identity(), (100, 100), clips_first(with_branch)))
+    assert kept.boxes.tolist() == [[-0.5, 0, 99.5, 99.5], [30, 0, 99.5, 99.5]]
+    assert len(without.suppress(mapped_back(found, identity(), (100, 100), clips_first(without)))) == 1
+    gone = replace(found, boxes=boxes + np.float32(200))
+    assert len(with_branch.suppress(gone)) == 0

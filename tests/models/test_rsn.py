@@ -453,6 +453,15 @@ def test_hard_suppression_drops_duplicates() -> None:
     np.testing.assert_allclose(kept.keypoints[1], rivals().keypoints[3])
 
 
+def test_hard_suppression_keeps_who_resembles_nobody_whatever_the_score() -> None:
+    apart = np.arange(3)[:, None, None] * 1000 + rivals().keypoints[:1]
+    boxes = np.arange(3)[:, None] * 1000 + rivals().boxes[:1]
+    faint = Poses(apart, np.ones((3, apart.shape[1])), boxes, np.array([0.9, 9e-4, 5e-4]), rivals().skeleton)
+    assert tiny(oks_nms="hard").suppress(faint).scores.tolist() == faint.scores.tolist()
+    twins = Poses(apart[[0, 0]], np.ones((2, apart.shape[1])), boxes[[0, 0]], np.array([0.9, 0.8]), rivals().skeleton)
+    assert [len(tiny(oks_nms="hard", oks_threshold=t).suppress(twins)) for t in (0.99, 1.0)] == [1, 2]
+
+
 def test_soft_suppression_lowers_duplicates() -> None:
     kept = tiny(oks_nms="soft").suppress(rivals())
     np.testing.assert_allclose(kept.scores[:2], [0.9, 0.6], rtol=1e-6)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from torch import Tensor
 
 _MOBILENET_V2_REPEATS = (1, 2, 3, 4, 3, 3, 1)
 """Inverted residual blocks of each stage (Sandler et al. 2018, table 2)."""
+
+_BLURRED = re.compile(r"^(layer[234]\.0\.conv3)\.1\.")
+"""A convolution behind a blur, in a file of an anti-aliased ResNet."""
 
 
 def torchvision_mobilenet_v2_to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -43,7 +47,7 @@ def torchvision_resnet_to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]
 def resnet_to_anti_aliased(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights of a plain ResNet for the lpf3 variant, whose strided shortcuts begin with a blur (DirectPose spec 1).
 
-    Names that already count the blur (``downsample.2``), as files of anti-aliased ResNets have them, are left alone;
+    Files of anti-aliased ResNets count the blurs: ``downsample.2`` is what it is here, ``conv3.1`` becomes ``conv3``;
     their fixed filters (``*.filt``) are left out.
     """
     plain = not any(".downsample.2." in name for name in state)
@@ -56,7 +60,7 @@ def resnet_to_anti_aliased(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             index, _, leaf = rest.partition(".")
             renamed[f"{layer}.downsample.{int(index) + 1}.{leaf}"] = tensor
         else:
-            renamed[name] = tensor
+            renamed[_BLURRED.sub(r"\1.", name)] = tensor
     return renamed
 
 

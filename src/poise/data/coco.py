@@ -39,14 +39,15 @@ def read_coco(
 ) -> PoseDataset:
     """Read a COCO keypoint file.
 
-    ``iscrowd`` regions become ignore regions. Pictures without an annotation are kept: nobody is in them.
+    ``iscrowd`` regions are treated as ``unlabelled`` says. Pictures without an annotation are kept: nobody is in them.
 
     Args:
         annotations: the JSON file.
         images: the folder of its pictures.
         skeleton: what the keypoints are; by default as a YAML file beside the annotations says (see
             `poise.data.outlines`), else the file's category. Sigmas that are not given are estimated, with a warning.
-        unlabelled: people without a labelled keypoint become ignore regions, or background (as in the papers' codes).
+        unlabelled: people without a labelled keypoint, and crowds, become ignore regions, or background (as in the
+            papers' codes).
         min_keypoints: keep only pictures with at least so many labelled keypoints; 0 keeps all.
         name: name of the data set; by default the file's stem.
 
@@ -182,7 +183,7 @@ def _record(
         points = _keypoints(entry, len(skeleton), where)
         labelled = bool((points[:, 2] > 0).any())
         if entry.get("iscrowd") or not labelled:
-            if entry.get("iscrowd") or unlabelled == "ignore":
+            if unlabelled == "ignore":
                 ignore.append(_box(entry, None, where))
             continue
         box = _box(entry, points, where)

@@ -9,15 +9,12 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import poise
-from poise.geometry.nms import Suppression
 from poise.models.base import PoseModel
-from poise.models.rsn import RSNConfig
+from poise.models.rsn import LEAST_SCORE, RSNConfig
 from poise.runtime import FORMAT, Size
 from poise.types import ViewSpec
 
 Weights = Literal["float32", "float16", "int8"]
-SOFT_MIN_SCORE = 1e-30
-"""Soft suppression of people never drops anybody for a low score."""
 
 
 def describe(
@@ -84,10 +81,9 @@ def _suppression(model: PoseModel) -> dict[str, Any]:
     config = model.config
     if not isinstance(config, RSNConfig) or config.oks_nms == "none":
         return {"method": "none"}
-    least = Suppression().min_score if config.oks_nms == "hard" else SOFT_MIN_SCORE
     return {
         "method": config.oks_nms,
         "threshold": config.oks_threshold,
         "max_poses": config.max_poses,
-        "min_score": least,
+        "min_score": LEAST_SCORE,
     }

@@ -113,8 +113,9 @@ class WholeGraph(nn.Module):
     def _directpose(self, model: DirectPose, x: Tensor, size: Tensor, to_image: Tensor) -> WholePoses:
         config = model.config
         found = _to_picture(directpose_candidates(model, model(x), size), config.pixel_offset, to_image)
+        whole = found
         found = _clipped(found, size, to_image)
-        kept = greedy(found.boxes, found.scores, config.nms_iou, self.rows)
+        kept = greedy((whole if config.box_branch else found).boxes, found.scores, config.nms_iou, self.rows)
         best = found.boxes[kept.indices]
         solid = ((best[:, 2:] - best[:, :2]) > 0).all(-1)
         scores = kept.scores

@@ -18,7 +18,7 @@ from poise.data.views import image_tensor, normalise
 from poise.models.base import PoseModel
 from poise.predict.boxes import Boxes, PersonBoxes
 from poise.predict.exported import ExportedPredictor
-from poise.predict.mapping import mapped_back
+from poise.predict.mapping import clips_first, mapped_back
 from poise.predict.predictor import prepared
 from poise.predict.sources import Named, find_pictures
 from poise.predict.topdown import TopDownPredictor
@@ -158,7 +158,8 @@ def _whole(model: PoseModel, picture: Photograph, description: dict[str, Any]) -
     with torch.inference_mode():
         found = model.detect(padded, [seen.size])[0]
     size = (picture.image.shape[0], picture.image.shape[1])
-    return replace(model.suppress(mapped_back(found, inverse(seen.to_input), size)), source=picture.name)
+    candidates = mapped_back(found, inverse(seen.to_input), size, clips_first(model))
+    return replace(model.suppress(candidates), source=picture.name)
 
 
 def _named(pictures: Sequence[Photograph]) -> list[Named]:

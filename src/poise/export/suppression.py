@@ -82,7 +82,7 @@ def _factor(similarity: Tensor, rule: Suppression) -> Tensor:
         return torch.exp(-(similarity**2) / rule.sigma)
     if rule.method == "linear":
         return torch.where(similarity > rule.threshold, 1 - similarity, 1.0)
-    return torch.where(similarity >= rule.threshold, 0.0, 1.0)
+    return torch.where(similarity > rule.threshold, 0.0, 1.0)
 
 
 def consensus(found: Candidates, indices: Tensor, scores: Tensor, sigmas: Sequence[float]) -> Tensor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from poise.types import PersonBoxRule
+from poise.types import FloatArray, PersonBoxRule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +55,14 @@ def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = size
     limit = boxes.new_tensor([width, height, width, height])
     return torch.minimum(boxes.clamp(min=0), limit)
+
+
+def clipped_to(boxes: FloatArray, image_size: tuple[int, int]) -> FloatArray:
+    """Boxes (N, 4) that end at the outer edges of a picture of that (height, width)."""
+    height, width = image_size
+    edge = np.array([width, height, width, height], np.float32) - np.float32(0.5)
+    clipped: FloatArray = np.clip(boxes, np.float32(-0.5), edge)
+    return clipped
 
 
 def points_extent(points: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ class Suppression(Settings):
     """How a pose that was taken lowers the scores of those that resemble it (SMPR spec 6).
 
     With s the similarity: ``linear`` multiplies by 1 - s where s > ``threshold``; ``gaussian`` multiplies by
-    exp(-s^2 / ``sigma``) everywhere; ``hard`` drops where s >= ``threshold``.
+    exp(-s^2 / ``sigma``) everywhere; ``hard`` drops where s > ``threshold``.
     """
 
     method: Literal["linear", "gaussian", "hard"] = "linear"
@@ -162,4 +162,4 @@ def _factor(similarity: FloatArray, rule: Suppression) -> FloatArray:
         return smooth
     if rule.method == "linear":
         return np.where(similarity > rule.threshold, 1 - similarity, np.float32(1))
-    return np.where(similarity >= rule.threshold, np.float32(0), np.float32(1))
+    return np.where(similarity > rule.threshold, np.float32(0), np.float32(1))

@@ -23,6 +23,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from poise import losses
+from poise.geometry.boxes import clipped_to
 from poise.geometry.consensus import consensus_scores
 from poise.geometry.nms import box_nms, cut_by_score
 from poise.models import dense
@@ -587,6 +588,9 @@ class DirectPose(nn.Module):
         """
         kept = poses[box_nms(poses.boxes, poses.scores, self.config.nms_iou)]
         kept = kept[cut_by_score(kept.scores, self.config.max_poses)]
+        size = poses.image_size
+        if self.config.box_branch and size is not None:  # boxes around keypoints were clipped before
+            poses, kept = (replace(p, boxes=clipped_to(p.boxes, size)) for p in (poses, kept))
         sides = kept.boxes[:, 2:] - kept.boxes[:, :2]
         kept = kept[np.asarray((sides > 0).all(axis=1))]
         if not self.config.consensus:

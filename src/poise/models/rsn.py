@@ -34,6 +34,8 @@ STRIDE = 32
 """Of the coarsest features: sides of a view are multiples of it."""
 TRUNK_STRIDES = (4, 8, 16, 32)
 """Of a trunk's features: those of the four layers."""
+LEAST_SCORE = 1e-30
+"""Suppression of people drops those who resemble a better pose, and nobody else for a low score (RSN spec 11)."""
 BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 """Blocks of each layer by depth."""
 
@@ -371,9 +373,10 @@ class RSN(nn.Module):
         if config.oks_nms == "none" or len(poses) == 0:
             return poses[np.argsort(-poses.scores, kind="stable")]
         if config.oks_nms == "hard":
-            rule, limit = Suppression(method="hard", threshold=config.oks_threshold), 0
+            rule, limit = Suppression(method="hard", threshold=config.oks_threshold, min_score=LEAST_SCORE), 0
         else:
-            rule, limit = Suppression(method="gaussian", sigma=config.oks_threshold, min_score=1e-30), config.max_poses
+            rule = Suppression(method="gaussian", sigma=config.oks_threshold, min_score=LEAST_SCORE)
+            limit = config.max_poses
         areas = (poses.boxes[:, 2:] - poses.boxes[:, :2]).prod(1)
         kept = mutual_oks_nms(poses.keypoints, poses.scores, areas, self.skeleton.sigmas, rule, limit)
         return replace(poses[kept.indices], scores=kept.scores)

@@ -23,7 +23,7 @@ from poise.nn.fold import fold_batch_norm
 from poise.nn.fused import fuse_activations
 from poise.predict.batches import run_in_batches
 from poise.predict.devices import Half, Running, compile_parts, running
-from poise.predict.mapping import mapped_back
+from poise.predict.mapping import clips_first, mapped_back
 from poise.predict.sources import each_picture, source_name, to_image
 from poise.predict.tiles import Tiling, merge_tiles, parse_tiling, tiled_views
 from poise.predict.views import Scale, ViewSource, whole_views
@@ -179,7 +179,8 @@ class Predictor:
         images = collate(views, self.model.view.stride).images.to(self.device)
         with torch.inference_mode(), self.running.context():
             found = self.model.detect(images, [view.size for view in views])
-        return [mapped_back(f, invert(v.to_input), v.image_size) for f, v in zip(found, views, strict=True)]
+        clip = clips_first(self.model)
+        return [mapped_back(f, invert(v.to_input), v.image_size, clip) for f, v in zip(found, views, strict=True)]
 
     def _stream(
         self,
