@@ -217,6 +217,42 @@ def test_a_model_that_cannot_be_built(tmp_path: Path) -> None:
         load_checkpoint(path)
 
 
+@pytest.mark.parametrize("number", ["Infinity", "-Infinity", "NaN", "[]", "null"])
+def test_a_format_that_is_no_number(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "m.safetensors"
+    save_checkpoint(path, tiny_model())
+    rewrite(path, lambda data: data.update(format=json.loads(number)))
+    with pytest.raises(CheckpointError, match="header is damaged"):
+        read_header(path)
+
+
+@pytest.mark.usefixtures("real_system")
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"system": "rsn", "unit_channels": 10**9},
+        {"system": "rsn", "unit_channels": 10**30},
+        {"system": "rsn", "unit_channels": 2_000},
+        {"system": "smpr", "backbone": "mobilenetv2_035", "stride_in_1x1": False, "tower_depth": 10**9},
+    ],
+)
+def test_a_small_file_asks_for_little_memory(tmp_path: Path, model: dict[str, Any]) -> None:
+    path = tmp_path / "m.safetensors"
+    save_checkpoint(path, tiny_model())
+    rewrite(path, lambda data: data.update(model=model))
+    with pytest.raises(CheckpointError, match=r"cannot be built: it would be many times larger than the file") as error:
+        load_checkpoint(path)
+    assert "\n" not in str(error.value)
+
+
+def test_what_torch_cannot_make_is_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.safetensors"
+    save_checkpoint(path, tiny_model())
+    monkeypatch.setattr(checkpoints, "_build", lambda header: torch.zeros(2, -1))
+    with pytest.raises(CheckpointError, match=r"m\.safetensors: the model it describes cannot be built: .*negative"):
+        load_checkpoint(path)
+
+
 def test_another_view(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     save_checkpoint(path, tiny_model())

@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -5,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from poise.files import remove_leftovers, replacing, source_stem, write_bytes, write_text
+from poise.files import fitting, remove_leftovers, replacing, source_stem, write_bytes, write_text
 
 
 def test_writes_whole_files_and_makes_folders(tmp_path: Path) -> None:
@@ -67,3 +68,25 @@ def test_new_files_have_ordinary_permissions(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_files_made_of_a_source_have_its_name(name, stem):
     assert source_stem(name) == stem
+
+
+def test_the_longest_name_that_a_file_can_have_is_written(tmp_path):
+    path = tmp_path / f"{'人' * 83}a.jpg"
+    with replacing(path) as temporary:
+        assert len(os.fsencode(temporary.name)) < 100
+        temporary.write_bytes(b"x")
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_leftovers_of_another_long_name_are_left_alone(tmp_path):
+    path, other = (tmp_path / f"{'人' * 80}{last}.bin" for last in "ab")
+    subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    remove_leftovers(other)
+    assert len(list(tmp_path.iterdir())) == 1
+    remove_leftovers(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stem_loses_its_end_where_a_name_would_be_too_long():
+    assert fitting("photo", "-2.jpg") == "photo-2.jpg"
+    assert fitting("人" * 90, "-2.jpg") == "人" * 83 + "-2.jpg"

@@ -8,8 +8,9 @@ Nothing in such a file is executed when it is read.
 from __future__ import annotations
 
 import json
+import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 import poise
 from poise.files import replacing
@@ -29,6 +31,11 @@ FORMAT = 1
 """Version of the layout that this package writes; it reads this one and older ones."""
 MAX_HEADER = 32 * 2**20
 """Largest header that is read, bytes; the header of a network with 10,000 tensors has about 1 MB."""
+NUMBERS_A_BYTE, SPARE_NUMBERS = 2, 2**24
+"""While a checkpoint's model is built it makes so many numbers for each byte of the file, and so many more.
+
+Half precision needs half a number a byte; the rest is for what networks make and throw away, or do not save.
+"""
 LISTED = 10
 """How many names of a kind an error lists before it only counts."""
 _KEY = "poise"
@@ -121,7 +128,7 @@ def read_header(path: str | Path) -> Header:
     try:
         data = json.loads(entry)
         version = int(data["format"])
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"{path}: the {_KEY!r} entry of the header is damaged: {error!r}") from None
     if version > FORMAT:
         raise CheckpointError(
@@ -137,7 +144,7 @@ def read_header(path: str | Path) -> Header:
             version=str(data["poise"]),
             tensors={name: tuple(entry["shape"]) for name, entry in raw.items()},
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{path}: the {_KEY!r} entry of the header is damaged: {error}") from None
 
 
@@ -158,15 +165,17 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Loa
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: see `read_header`; or tensors are missing, unexpected or of the wrong shape; or this version
-            of Poise builds a model with another view.
+        CheckpointError: see `read_header`; or the model would be far larger than the file; or tensors are missing,
+            unexpected or of the wrong shape; or this version of Poise builds a model with another view.
     """
     path = Path(path)
     header = read_header(path)
     try:
-        model = _build(header)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: the model it describes cannot be built: {error}") from None
+        with _Allowance(SPARE_NUMBERS + NUMBERS_A_BYTE * path.stat().st_size):
+            model = _build(header)
+    except (ValueError, OverflowError, RuntimeError, MemoryError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(f"{path}: the model it describes cannot be built: {reason}") from None
     if model.view != header.view:
         raise CheckpointError(f"{path}: the model was made for {header.view}, this version would show it {model.view}")
     module = cast(nn.Module, model)
@@ -176,6 +185,31 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Loa
         raise CheckpointError(f"{path} does not fit its own model description: {problems}")
     module.load_state_dict(read_tensors(path))
     return LoadedCheckpoint(cast(PoseModel, module.to(device).eval()), header.metadata)
+
+
+class _Allowance(TorchFunctionMode):
+    """Stops whoever makes more new numbers than allowed, before the memory is taken."""
+
+    def __init__(self, numbers: int) -> None:
+        super().__init__()
+        self._left = numbers
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func in _MAKERS:
+            size = args[0] if args and not isinstance(args[0], int) else args
+            self._left -= math.prod((kwargs or {}).get("size", size))
+            if self._left < 0:
+                raise ValueError("it would be many times larger than the file")
+        return func(*args, **(kwargs or {}))
+
+
+_MAKERS = frozenset({torch.empty, torch.full, torch.ones, torch.zeros, torch.rand, torch.randn})
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:

@@ -6,9 +6,15 @@ import glob
 import os
 import re
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+MAX_NAME = 255
+"""Bytes that a file name may have."""
+_LONG_STEM = 60
+"""Bytes of a stem that the names of temporary files repeat; of a longer one they repeat the beginning."""
 
 
 @contextmanager
@@ -60,9 +66,25 @@ def source_stem(name: str) -> str:
     return {"-": "stdin"}.get(path.name, re.sub(r'[:*?"<>|]+', "-", path.stem) or "stream")
 
 
+def fitting(stem: str, ending: str) -> str:
+    """A file name of a stem and what follows it; a stem with too many bytes for a file name loses its end."""
+    return _cut(stem, MAX_NAME - len(os.fsencode(ending))) + ending
+
+
+def _cut(text: str, size: int) -> str:
+    """The beginning of a name, at most ``size`` bytes."""
+    while len(os.fsencode(text)) > size:
+        text = text[:-1]
+    return text
+
+
 def _prefix(path: Path) -> str:
     """How the names of temporary files begin."""
-    return f".{path.stem}-"
+    stem = path.stem
+    name = os.fsencode(stem)
+    if len(name) > _LONG_STEM:
+        stem = f"{_cut(stem, _LONG_STEM)}~{zlib.crc32(name):08x}"
+    return f".{stem}-"
 
 
 def _umask() -> int:

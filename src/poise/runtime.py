@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -326,8 +327,12 @@ def _openvino(path: Path, device: str, threads: int) -> Opened:
     compiled = _loaded(path, lambda: core.compile_model(model, "CPU", settings))
     text = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else None
 
+    own = threading.local()  # a request holds its results until the next; threads must not share one
+
     def run(feeds: Mapping[str, Array]) -> list[Array]:
-        results = compiled(dict(feeds))
+        if not hasattr(own, "request"):
+            own.request = compiled.create_infer_request()
+        results = own.request.infer(dict(feeds))
         return [np.array(results[i]) for i in range(len(compiled.outputs))]
 
     return text, run, f"the CPU (OpenVINO {runtime.__version__.split('-')[0]})"

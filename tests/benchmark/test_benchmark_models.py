@@ -15,7 +15,7 @@ from poise.benchmark.run import Plan, benchmark
 from poise.benchmark.subjects import Subject, class_bias, class_layer, find_subject, set_class_bias, spread_classes
 from poise.benchmark.tasks import STAGES
 from poise.models import DirectPose, DirectPoseConfig, RSNConfig, SMPRConfig, build_model, preset
-from poise.predict.devices import Running
+from poise.predict.devices import Running, running
 from poise.zoo import shipped
 from poise.zoo.counting import count
 
@@ -167,7 +167,10 @@ def test_beside_keypoint_rcnn(monkeypatch, quick, tmp_path):
 
 @pytest.mark.slow
 def test_keypoint_rcnn_finds_as_many_as_it_is_told():
-    network, image = KeypointRCNN(CPU, (96, 128)), picture_tensor(torch.zeros(96, 128, 3, dtype=torch.uint8), CPU)
+    network, image = (
+        KeypointRCNN(running("cpu"), (96, 128)),
+        picture_tensor(torch.zeros(96, 128, 3, dtype=torch.uint8), CPU),
+    )
     assert [network.find(image, people) for people in (0, 1, 7)] == [0, 1, 7]
     assert network.macs(image, 7) > network.macs(image, 1) > 10**9
 

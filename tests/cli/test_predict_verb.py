@@ -1,6 +1,7 @@
 """``poise predict``: what is written, printed and returned."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -293,3 +294,116 @@ def test_a_source_that_vanishes_after_it_was_read(tmp_path, monkeypatch):
     assert poise("a.png").stdout == "a.png: 2 people -> poise-out/a.png\n"
     drawn = read_image(tmp_path / "poise-out/a.png")
     assert (drawn != read_image(tmp_path / "b.png")).any()
+
+
+def test_a_picture_that_cannot_be_drawn_does_not_stop_the_others(tmp_path):
+    long = "人" * 83
+    save(tmp_path / "photos/a.png")
+    save(tmp_path / f"photos/{long}.bmp")
+    save(tmp_path / "photos/z.png")
+    Image.new("RGB", (70_000, 4)).save(tmp_path / "photos/wide.tif")
+    result = poise("photos")
+    assert result.exit_code == 1
+    assert [line.split(": ")[0] for line in result.stdout.splitlines()] == [
+        "photos/a.png", "photos/wide.tif", "photos/z.png", f"photos/{long}.bmp",
+    ]  # fmt: skip
+    assert told(result).startswith("poise: photos/wide.tif cannot be drawn: 70000x4 is too large for a JPEG")
+    assert len(told(result).splitlines()) == 1
+    assert "wide.tif: no people found\n" in result.stdout
+    images = json.loads((tmp_path / "poise-out/poses.json").read_text(encoding="utf-8"))["images"]
+    assert [i.get("drawn") for i in images] == ["a.png", None, "z.png", f"{long}.jpg"]
+    assert sorted(p.name for p in (tmp_path / "poise-out").iterdir()) == ["a.png", "poses.json", "z.png", f"{long}.jpg"]
+
+
+def test_a_picture_of_too_many_tiles_does_not_stop_the_others(tmp_path):
+    save(tmp_path / "a.png")
+    Image.new("L", (4000, 3000)).save(tmp_path / "large.png")
+    save(tmp_path / "z.png")
+    result = poise("a.png", "large.png", "z.png", "--tiles", "100")
+    assert result.exit_code == 1
+    assert [line.split(" -> ")[0] for line in result.stdout.splitlines()] == ["a.png: 2 people", "z.png: 2 people"]
+    assert told(result).startswith("poise: large.png: a picture of 4000x3000 has 2120 tiles")
+    assert len(told(result).splitlines()) == 1
+
+
+def test_a_name_that_is_no_utf_8(tmp_path):
+    save(tmp_path / "a.png").rename(tmp_path / "photo\udcff.png")
+    save(tmp_path / "z.png")
+    result = poise(".", "--save", "csv", "--save", "yolo")
+    assert result.exit_code == 0, result.output
+    assert len(result.stdout.splitlines()) == 2
+    images = json.loads((tmp_path / "poise-out/poses.json").read_text(encoding="utf-8"))["images"]
+    assert [i["drawn"] for i in images] == ["photo\udcff.png", "z.png"]
+    assert (tmp_path / "poise-out/photo\udcff.png").is_file()
+
+
+def test_ctrl_c_prints_the_poses_so_far(tmp_path, monkeypatch):
+    for i in range(6):
+        save(tmp_path / f"pictures/{i}.png")
+    detect = DotModel.detect
+    calls = []
+
+    def interrupted(self, images, sizes):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return detect(self, images, sizes)
+
+    monkeypatch.setattr(DotModel, "detect", interrupted)
+    result = poise("pictures", "nowhere.jpg", "--json")
+    assert result.exit_code == 130
+    assert len(json.loads(result.stdout)["images"]) == 2
+    assert told(result) == "poise: nowhere.jpg does not exist\npoise: interrupted\n"
+
+
+def test_runs_that_share_a_folder_overwrite_what_is_theirs_alone(tmp_path):
+    save(tmp_path / "a.png")
+    save(tmp_path / "b.png")
+    names = [poise(name).stdout.split(" -> ")[1].strip() for name in ("a.png", "b.png", "a.png", "b.png")]
+    assert names == ["poise-out/a.png", "poise-out/b.png"] * 2
+    mine = save(tmp_path / "poise-out/a.png", [])
+    later = (tmp_path / "poise-out/poses.json").stat().st_mtime_ns + 10**9
+    os.utime(mine, ns=(later, later))
+    before = mine.read_bytes()
+    for name in ("b.png", "a.png", "a.png"):
+        assert f"-> poise-out/{name.replace('a.', 'a-2.')}" in poise(name).stdout
+    assert mine.read_bytes() == before
+    assert sorted(p.name for p in (tmp_path / "poise-out").iterdir()) == ["a-2.png", "a.png", "b.png", "poses.json"]
+
+
+def test_a_file_as_the_folder_is_told_before_a_model_is_loaded(dots_instead_of_people, tmp_path):
+    save(tmp_path / "a.png")
+    (tmp_path / "file").write_text("")
+    for out in ("file", "file/deep/folder"):
+        result = poise("a.png", "--out", out)
+        assert (result.exit_code, told(result)) == (
+            1, "poise: file is a file, not a folder; name another folder with --out\n",
+        )  # fmt: skip
+    assert dots_instead_of_people == []
+
+
+def test_saving_where_no_files_are_written_is_a_usage_error(tmp_path):
+    save(tmp_path / "a.png")
+    result = poise("a.png", "--json", "--save", "csv")
+    assert result.exit_code == 2
+    assert "add --out FOLDER" in " ".join(result.stderr.replace("│", " ").split())
+    assert poise("a.png", "--json", "--save", "csv", "--out", "here").exit_code == 0
+    assert (tmp_path / "here/poses.csv").is_file()
+
+
+def test_that_pictures_are_not_followed_is_told(tmp_path):
+    pytest.importorskip("scipy")
+    save(tmp_path / "a.png")
+    result = poise("a.png", "--track")
+    assert result.exit_code == 0
+    assert told(result).startswith("poise: --track follows people in videos, and these are pictures")
+    assert len(told(result).splitlines()) == 1
+
+
+def test_names_on_standard_input(tmp_path):
+    save(tmp_path / "a.png")
+    save(tmp_path / "z.png")
+    result = CliRunner().invoke(app, ["predict", "-"], input="nowhere.jpg\na.png\n\nz.png\n")
+    assert result.exit_code == 1
+    assert [line.split(":")[0] for line in result.stdout.splitlines()] == ["a.png", "z.png"]
+    assert told(result) == "poise: nowhere.jpg does not exist\n"

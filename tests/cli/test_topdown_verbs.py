@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from clips import moving_dots, write_clip
 from console import told
 from crops import ENDS, CropModel, box_of, ends_of, row_of_people, row_picture
 from dots import DotModel
@@ -119,6 +120,15 @@ def test_predict_in_given_boxes(truth, tmp_path):
         "1.png: no people found",
     ]
     assert told(result) == f"poise: {truth} does not list the picture other.png\n"
+
+
+def test_a_video_without_boxes_does_not_stop_the_pictures(truth, tmp_path):
+    pytest.importorskip("av")
+    write_clip(tmp_path / "full.mkv", moving_dots(4))
+    result = poise("predict", "full.mkv", "0.png", "--model", "crops", "--boxes", truth)
+    assert result.exit_code == 1
+    assert [line.split(" ->")[0] for line in result.stdout.splitlines()] == ["0.png: 2 people"]
+    assert told(result) == f"poise: {truth} does not list the picture full.mkv\n"
 
 
 def detections(truth, category=4):

@@ -21,6 +21,7 @@ from poise.data.loader import TrainDataset
 from poise.models import DirectPose
 from poise.train import engine
 from poise.train.failures import SaveFailed
+from poise.train.validation import Validator
 from tiny_set import write_tiny_set
 
 CONFIG = """
@@ -111,6 +112,32 @@ def test_a_loss_that_is_not_a_number_names_terms_and_pictures(
     assert named
     assert len(named) == len(set(named))
     assert "a lower --set train.optimiser.lr=" in line
+    resume = f"poise train --resume --run {tmp_path} --device cpu"
+    assert line.endswith(f"; nothing was saved yet; start again with: {resume}")
+    again = failing(data, tmp_path)
+    assert "has saved nothing: add --resume to start it again with its settings, or choose another --run" in again
+    monkeypatch.undo()
+    result = invoke("--resume", "--run", tmp_path, "--set", "train.steps=1")
+    assert result.exit_code == 0, result.output
+    assert f"{tmp_path}: nothing was saved, so the run starts from its beginning" in result.stderr
+    assert "step 1/1" in result.stderr
+
+
+def test_the_last_evaluation_is_made_up_for(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Validator, model: Any) -> Any:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Validator, "__call__", broken)
+        line = failing(data, tmp_path, "train.steps=1", "data.val={annotations: tiny.json, images: pictures}")
+    assert line.endswith(f"; go on with: poise train --resume --run {tmp_path} --device cpu")
+    for told in ("evaluated after 1 steps: AP", "nothing to do: 1 of 1 steps are done"):
+        result = invoke("--resume", "--run", tmp_path)
+        assert result.exit_code == 0, result.output
+        assert told in result.stderr
+        assert ("evaluated after" in result.stderr) != ("nothing to do" in result.stderr)
+    log = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert ["metrics" in entry for entry in log] == [False, True]
 
 
 def test_no_memory_suggests_less(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

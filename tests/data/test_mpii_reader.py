@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from poise.data.formats import read_dataset
 from poise.data.images import ImageError
 from poise.data.mpii import person_box, read_head_boxes, read_mpii, read_mpii_people
 from poise.skeletons import COCO17, MPII16
@@ -58,6 +59,26 @@ def test_the_other_form(tmp_path: Path) -> None:
     assert person.keypoints[:, 2].tolist() == [2] * 14 + [1, 0]
     assert person.keypoints[14, :2].tolist() == [4, 5]
     assert person.box.tolist() == pytest.approx([-10, 6, 70, 86])
+
+
+def test_training_and_validation_people_of_one_file(tmp_path: Path) -> None:
+    flags = (0.0, 1, 0, True)
+    path = write(tmp_path, *(other_form(isValidation=flag, scale_provided=0.1 + i) for i, flag in enumerate(flags)))
+    assert [person.validation for person in read_mpii_people(path)] == [False, True, False, True]
+    scales = [[(p.box[2] - p.box[0]) / 200 for p in read_mpii_people(path, part)] for part in ("train", "val")]
+    assert scales == [pytest.approx([0.1, 2.1]), pytest.approx([1.1, 3.1])]
+    assert [read_dataset(path, tmp_path, split=part).person_count for part in (None, "train", "val")] == [4, 2, 2]
+    with pytest.raises(ValueError, match=r"valid\.json has no part 'test': isValidation tells train from val alone"):
+        read_mpii_people(path, "test")
+
+
+def test_a_file_that_tells_no_parts(tmp_path: Path) -> None:
+    path = write(tmp_path, other_form(isValidation=0), other_form())
+    assert read_mpii(path, tmp_path).person_count == 2
+    with pytest.raises(ValueError, match=r"no part 'val': entry 1 has no isValidation; ask for no part"):
+        read_mpii(path, tmp_path, split="val")
+    with pytest.raises(ValueError, match="entry 0: isValidation must be 0 or 1, not 'yes'"):
+        read_mpii_people(write(tmp_path, other_form(isValidation="yes")))
 
 
 @pytest.mark.parametrize("box", [[11, 21, 41, 61], [[11, 21], [41, 61]]])

@@ -9,7 +9,7 @@ from PIL import Image
 
 from poise.data.coco import read_coco
 from poise.data.split import deal, part_sizes, split_dataset
-from poise.skeletons import COCO17
+from poise.skeletons import COCO17, Skeleton
 
 
 @pytest.fixture
@@ -100,3 +100,53 @@ def test_other_formats_become_coco(tmp_path: Path) -> None:
     files = split_dataset(tmp_path / "set.yaml", tmp_path / "parts", {"train": 1, "val": 1})
     assert sorted(len(ids(f)) for f in files.values()) == [1, 1]
     assert read_coco(files["val"], tmp_path / "images").skeleton.sigmas == (0.026,)
+
+
+NAMES = ["snout", "tail"]
+
+
+def custom(truth: Path, people: int = 30, **category: Any) -> None:
+    """Make the people of the file mice of two keypoints, with many people at different places."""
+    data = json.loads(truth.read_text())
+    data["categories"] = [{"id": 1, "name": "mouse", **category}]
+    data["annotations"] = [
+        {"id": i, "image_id": i % 20, "category_id": 1, "bbox": [1, 1, 9, 9], "keypoints": [1, 1, 2, 2 + i % 7, 8, 2]}
+        for i in range(people)
+    ]
+    truth.write_text(json.dumps(data))
+
+
+@pytest.mark.parametrize("beside", [None, "skeleton.yaml", "truth.skeleton.yaml"])
+@pytest.mark.parametrize("folder", ["parts", "."])
+def test_parts_have_the_skeleton_of_the_whole(truth: Path, tmp_path: Path, beside: str | None, folder: str) -> None:
+    custom(truth, **({} if beside else {"keypoints": NAMES}))
+    if beside:
+        (tmp_path / beside).write_text(yaml.safe_dump({"keypoints": NAMES, "edges": [NAMES]}))
+    whole = read_coco(truth, tmp_path).skeleton
+    assert len(set(whole.sigmas)) == 1
+    for file in split_dataset(truth, tmp_path / folder, {"most": 9, "few": 1}).values():
+        assert file.with_name(f"{file.stem}.skeleton.yaml").is_file()
+        assert read_coco(file, tmp_path).skeleton == whole
+
+
+def test_a_given_skeleton_goes_with_the_parts(truth: Path, tmp_path: Path) -> None:
+    custom(truth)
+    mouse = Skeleton("mouse", ("a", "b"), (), (), (0.1, 0.2))
+    for file in split_dataset(truth, tmp_path / "parts", skeleton=mouse).values():
+        assert read_coco(file, tmp_path).skeleton == mouse
+
+
+def test_categories_that_say_all_need_no_file(truth: Path, tmp_path: Path) -> None:
+    split_dataset(truth, tmp_path / "coco")
+    custom(truth, keypoints=NAMES, sigmas=[0.1, 0.2])
+    split_dataset(truth, tmp_path / "own")
+    assert not list(tmp_path.glob("*/*.yaml"))
+
+
+def test_no_skeleton_is_overwritten(truth: Path, tmp_path: Path) -> None:
+    custom(truth, keypoints=NAMES)
+    (tmp_path / "truth_val.skeleton.yaml").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"truth_val\.skeleton\.yaml is there already"):
+        split_dataset(truth, tmp_path)
+    assert (tmp_path / "truth_val.skeleton.yaml").read_text() == "mine"
+    assert not (tmp_path / "truth_train.json").exists()

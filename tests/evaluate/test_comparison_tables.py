@@ -8,8 +8,10 @@ import re
 import numpy as np
 import pytest
 
+from poise.data import json_files
 from poise.evaluate.coco import evaluate_keypoints, evaluate_results, read_results, read_truth
 from poise.evaluate.evaluation import truth_skeleton
+from poise.evaluate.model import category_of_results
 from poise.evaluate.tables import pose_table, result_arrays, truth_table
 from poise.skeletons import COCO17, LSP14, Skeleton
 
@@ -155,8 +157,29 @@ def test_results_from_files(tmp_path):
             read_results(path, truth())
     with pytest.raises(FileNotFoundError, match=r"results file .*none\.json does not exist"):
         read_results(tmp_path / "none.json", truth())
-    packed.write_bytes(b"no gzip")
-    with pytest.raises(ValueError, match="is not valid JSON"):
+
+
+@pytest.mark.parametrize("damage", ["no gzip", "cut", "flipped"])
+def test_damaged_packed_files(tmp_path, damage):
+    packed = tmp_path / "truth.json.gz"
+    content = bytearray(gzip.compress(json.dumps(truth()).encode()))
+    if damage == "cut":
+        content = content[:-20]
+    if damage == "flipped":
+        content[12:40] = bytes(255 - b for b in content[12:40])
+    packed.write_bytes(b"no gzip" if damage == "no gzip" else bytes(content))
+    for read in (read_truth, lambda path: read_results(path, truth())):
+        with pytest.raises(ValueError, match=r"file .*truth\.json\.gz is no gzip file, or is damaged: ") as error:
+            read(packed)
+        assert "\n" not in str(error.value)
+
+
+def test_packed_files_that_grow_too_large(tmp_path, monkeypatch):
+    packed = tmp_path / "truth.json.gz"
+    packed.write_bytes(gzip.compress(b" " * 100_000 + json.dumps(truth()).encode()))
+    assert packed.stat().st_size < 1000
+    monkeypatch.setattr(json_files, "MAX_FILE_BYTES", 1000)
+    with pytest.raises(ValueError, match=r"truth\.json\.gz has more than the limit of 1,000 bytes when unpacked"):
         read_truth(packed)
 
 
@@ -171,6 +194,80 @@ def test_pictures_of_written_poses_are_found_by_their_names(tmp_path):
         read_results(path, truth())
     path.write_text(json.dumps({"annotations": [result()]}))
     assert read_results(path, truth()) == [result()]
+
+
+CAMERAS = ("cam1/0001.jpg", "cam2/0001.jpg", "0002.jpg", "0001.jpg", "deep/cam1/0001.jpg")
+
+
+@pytest.mark.parametrize(
+    ("known", "names", "ids"),
+    [
+        (CAMERAS[:2], ("cam2/0001.jpg", "cam1/0001.jpg"), [1, 0]),
+        (CAMERAS[:2], ("/data/cam1/0001.jpg", "/data/cam2/0001.jpg"), [0, 1]),
+        (CAMERAS[:4], ("elsewhere/0002.jpg", "0001.jpg", "/data/cam2/0001.jpg"), [2, 3, 1]),
+        (CAMERAS, ("/data/deep/cam1/0001.jpg", "/data/cam1/0001.jpg"), [4, 0]),
+        (("data/cam1/0001.jpg", "data/cam2/0001.jpg"), ("cam2/0001.jpg", "cam1/0001.jpg"), [1, 0]),
+    ],
+)
+def test_folders_tell_pictures_of_one_name_apart(tmp_path, known, names, ids):
+    path = tmp_path / "poses.json"
+    images = [{"id": 10 + i, "file_name": name} for i, name in enumerate(names)]
+    path.write_text(json.dumps({"images": images, "annotations": [result(image_id=i["id"]) for i in images]}))
+    ground = {"images": [{"id": i, "file_name": name} for i, name in enumerate(known)]}
+    assert [entry["image_id"] for entry in read_results(path, ground)] == ids
+
+
+@pytest.mark.parametrize(
+    ("known", "names", "words"),
+    [
+        (CAMERAS[:2], ("0001.jpg",), "a picture '0001.jpg', which could be several of the annotations"),
+        (CAMERAS[:2], ("cam3/0001.jpg",), "a picture 'cam3/0001.jpg', which could be several of the annotations"),
+        (("a.jpg", "a.jpg"), ("a.jpg",), "a picture 'a.jpg', which could be several of the annotations"),
+        (("a.jpg",), ("one/a.jpg", "two/a.jpg"), "pictures 'one/a.jpg' and 'two/a.jpg', but the annotations list one"),
+    ],
+)
+def test_pictures_that_cannot_be_told_apart(tmp_path, known, names, words):
+    path = tmp_path / "poses.json"
+    images = [{"id": i, "file_name": name} for i, name in enumerate(names)]
+    path.write_text(json.dumps({"images": images, "annotations": []}))
+    with pytest.raises(ValueError, match=re.escape(words)) as error:
+        read_results(path, {"images": [{"id": i, "file_name": name} for i, name in enumerate(known)]})
+    assert "\n" not in str(error.value)
+
+
+def test_null_stands_for_a_missing_field():
+    fields = ("area", "num_keypoints", "bbox", "iscrowd", "id")
+    table, bare = truth_table(truth(**dict.fromkeys(fields)), FOUR), truth()
+    for field in fields:
+        bare["annotations"][0].pop(field, None)
+    wanted = truth_table(bare, FOUR)
+    assert table.areas.tolist() == wanted.areas.tolist()
+    assert table.boxes.tolist() == wanted.boxes.tolist() == [[10, 10, 20, 30]]
+    assert not table.ignored.any()
+    with pytest.raises(ValueError, match=r"annotation 5 has num_keypoints with \[3\], which is not a finite number"):
+        truth_table(truth(num_keypoints=[3]), FOUR)
+
+
+def test_the_category_called_person_counts_among_several_with_keypoints():
+    data = truth()
+    data["categories"][0]["name"] = "person"
+    data["categories"].insert(0, data["categories"][0] | {"id": 2, "name": "dog"})
+    assert evaluate_results(data, [result()]).numbers["AP"] == pytest.approx(1)
+    data["categories"][1]["name"] = "cat"
+    with pytest.raises(ValueError, match=r"cannot tell which category \(dog, cat\) has the people's keypoints"):
+        truth_skeleton(data)
+
+
+def test_category_ids():
+    data = truth(category_id=0)
+    data["categories"][0]["id"] = 0
+    assert category_of_results(data) == 0
+    assert evaluate_results(data, [result(category_id=0)]).numbers["AP"] == pytest.approx(1)
+    del data["categories"][0]["id"]
+    assert category_of_results(data) == 1
+    data["categories"][0]["id"] = "a"
+    with pytest.raises(ValueError, match="category 'thing' of the annotations has id 'a'; expected a number"):
+        category_of_results(data)
 
 
 def test_the_skeleton_of_the_truth(tmp_path):

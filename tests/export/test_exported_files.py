@@ -246,7 +246,10 @@ def test_differences_are_seen(files: Any, folder: Path) -> None:
     from dataclasses import replace
 
     assert compare(right, right, "x").keypoints == 0
+    nowhere = np.full_like(right.keypoints, np.nan)
     for wrong in (
+        replace(right, keypoints=nowhere), replace(right, scores=right.scores * np.nan),
+        replace(right, keypoint_scores=right.keypoint_scores * np.nan),
         replace(right, keypoints=right.keypoints + 0.6), replace(right, scores=right.scores + 0.002),
         replace(right, keypoint_scores=right.keypoint_scores - 0.002), right[:0],
     ):  # fmt: skip

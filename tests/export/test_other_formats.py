@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from poise.cli.main import app
 from poise.export.exporting import Plan, export_model
-from poise.export.quantise import Pictures
+from poise.export.quantise import Pictures, last_convolutions
 from poise.predict.boxes import Boxes, PersonBoxes
 from poise.predict.people import People
 from poise.runtime import KEPT_GRAPHS, ExportedModel
@@ -85,9 +86,49 @@ def test_compiled_graphs_are_kept(photos: Path, tmp_path: Path, monkeypatch: pyt
     ExportedModel(path)
 
 
+def test_threads_share_no_results(photos: Path, tmp_path: Path) -> None:
+    """OpenVINO's results lie where the next request puts its own."""
+    pytest.importorskip("openvino")
+    model = ExportedModel(export_model(loaded("rsn"), tmp_path / "a.xml", Plan("openvino", photographs=photos)).path)
+    images = [np.random.default_rng(n).integers(0, 255, (120, 140, 3), np.uint8) for n in range(4)]
+    box = PersonBoxes.of([[10, 10, 100, 110]], [1.0])
+    alone = [model.find(image, box.boxes, box.scores).keypoints for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            together = list(pool.map(lambda image: model.find(image, box.boxes, box.scores).keypoints, images))
+            for one, other in zip(alone, together, strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+def test_coordinates_that_a_later_layer_refines_keep_their_precision() -> None:
+    """An initial pose is moved by a step, and steers the sampling of a deformable convolution, as SMPR's."""
+    node = onnx_helper().make_node
+    graph = onnx_helper().make_graph(
+        [
+            node("Conv", ["image", "w"], ["features"], name="trunk"),
+            node("Conv", ["features", "w"], ["initial"], name="initial"),
+            node("Sigmoid", ["initial"], ["offsets"]),
+            node("Conv", ["offsets", "w"], ["step"], name="step"),
+            node("Conv", ["features", "w"], ["tower"], name="tower"),
+            node("MatMul", ["tower", "v"], ["score"]),
+            node("Conv", ["features", "w"], ["hidden"], name="hidden"),
+            node("Conv", ["hidden", "w"], ["heatmaps"], name="heatmaps"),
+            node("Add", ["initial", "step"], ["pose"]),
+            node("Mul", ["pose", "heatmaps"], ["keypoints"]),
+        ],
+        "g", [], [onnx_helper().make_empty_tensor_value_info(name) for name in ("keypoints", "score")],
+    )  # fmt: skip
+    assert sorted(last_convolutions(graph)) == ["heatmaps", "initial", "step", "tower"]
+
+
+def onnx_helper() -> Any:
+    return pytest.importorskip("onnx").helper
+
+
 def people(photos: Path) -> People:
+    """Boxes by name; the numbers are those of another data set."""
     box = PersonBoxes.of([[10, 10, 100, 120], [30, 0, 120, 140]], [1.0, 0.8])
-    return Boxes(dict.fromkeys(range(3), box), {i: f"{i}.png" for i in range(3)})
+    return Boxes(dict.fromkeys((139, 285, 1000), box), {139: "2.png", 285: "0.png", 1000: "1.png"})
 
 
 @pytest.mark.parametrize("system", [pytest.param("directpose", marks=pytest.mark.slow), "rsn"])

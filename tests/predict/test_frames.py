@@ -15,7 +15,7 @@ from PIL import Image
 
 from clips import SIZE, moving_dots, write_clip
 from poise.predict import frames as frames_room
-from poise.predict.frames import Part, Source, find_sources, frames
+from poise.predict.frames import Part, Source, find_sources, frames, readable
 from poise.predict.video import VideoError, VideoReader
 
 pytest.importorskip("av")
@@ -170,6 +170,7 @@ class Camera:
 
 def test_a_camera(monkeypatch):
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    monkeypatch.setattr(frames_room, "newest", iter)
     found = list(frames("camera:0", Part(every=2)))
     assert [f.number for f in found] == [0, 2, 4]
     assert found[0].image[0, 0].tolist() == [0, 0, 255]
@@ -178,6 +179,20 @@ def test_a_camera(monkeypatch):
     assert (found[0].clip.live, found[0].clip.expected, found[0].clip.info.rate) == (True, None, 30)
     with pytest.raises(ValueError, match="camera 3 cannot be opened"):
         list(frames("3"))
+
+
+def test_of_a_camera_only_the_newest_frame_waits(monkeypatch):
+    released = threading.Event()
+
+    class Watched(Camera):
+        def release(self):
+            released.set()
+
+    monkeypatch.setattr(cv2, "VideoCapture", Watched)
+    found = frames("0")
+    first = next(found)
+    assert released.wait(30)
+    assert [f.number for f in found] == ([4] if first.number < 4 else [])
 
 
 @pytest.fixture
@@ -224,3 +239,79 @@ def test_streams_use_tcp_and_a_time_limit(monkeypatch):
     with pytest.raises(VideoError):
         list(frames("rtsp://host/door"))
     assert asked == {"source": "rtsp://host/door", "rtsp_transport": "tcp", "timeout": "15000000"}
+
+
+def test_lists_hold_folders_patterns_and_cameras(folder, monkeypatch):
+    """All are seen from the list's folder, whatever its name."""
+    home = folder / "my [lists]"
+    (home / "sub").mkdir(parents=True)
+    (home / "empty").mkdir()
+    for name in ("2.jpg", "10.jpg", "c.png"):
+        Image.fromarray(moving_dots(1)[0]).save(home / "sub" / name)
+    Image.fromarray(moving_dots(1)[0]).save(home / "a[1].jpg")
+    lines = "sub\nsub/*.png\na[1].jpg\n0\ncamera:3\nempty\nno*thing\n../b.png\n"
+    (home / "list.txt").write_text(lines, encoding="utf-8-sig")
+    assert kinds(home / "list.txt") == [
+        ("picture", "2.jpg"), ("picture", "10.jpg"), ("picture", "c.png"), ("picture", "c.png"),
+        ("picture", "a[1].jpg"), ("camera", "0"), ("camera", "3"), ("missing", "empty"), ("missing", "no*thing"),
+        ("picture", "b.png"),
+    ]  # fmt: skip
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    problems = []
+    found = list(readable(find_sources(home / "list.txt"), Part(), problems.append))
+    names = list(dict.fromkeys(Path(f.name).name for f in found))  # a camera gives as many frames as are taken
+    assert names == ["2.jpg", "10.jpg", "c.png", "a[1].jpg", "camera:0", "b.png"]
+    assert len(problems) == 3
+    for words in ("camera 3 cannot be opened", "empty has no pictures and no videos", "matches"):
+        assert sum(words in problem for problem in problems) == 1
+
+
+def test_one_bad_source_does_not_end_the_others(folder):
+    (folder / "text.jpg").write_text("no picture")
+    problems = []
+
+    def check(frame):
+        if frame.name.endswith("clip.mp4"):
+            raise ValueError("too long")
+
+    sources = [Source("picture", str(folder / n)) for n in ("text.jpg", "b.png", "nowhere.png")]
+    sources += [Source("video", str(folder / "clip.mp4")), Source("picture", str(folder / "a2.jpg"))]
+    found = list(readable(sources, Part(), problems.append, check))
+    assert [Path(f.name).name for f in found] == ["b.png", "a2.jpg"]
+    assert len(problems) == 3
+    assert all(name in problem for name, problem in zip(("text.jpg", "nowhere.png"), problems, strict=False))
+    assert problems[-1] == f"{folder}/clip.mp4: too long"
+
+
+def test_a_bad_name_on_standard_input_does_not_end_the_list(folder, monkeypatch):
+    lines = f"\ufeff{folder}/nowhere.jpg\n{folder}/b.png\n{folder}/*.bmp\n{folder}/a2.jpg\n"
+    monkeypatch.setattr(sys, "stdin", Pipe(lines.encode()))
+    problems = []
+    found = list(readable([Source("stdin", "-")], Part(), problems.append))
+    assert [Path(f.name).name for f in found] == ["b.png", "a2.jpg"]
+    assert [Path(p.split()[-1]).name for p in problems] == ["exist", "*.bmp"]
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.jpg does not exist"):
+        piped(monkeypatch, lines.encode())
+
+
+def test_closed_standard_input(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(ValueError, match="nothing comes from standard input"):
+        list(frames("-"))
+
+
+def test_opencv_is_silent_while_a_camera_is_opened(monkeypatch):
+    from cv2.utils import logging
+
+    levels = []
+
+    class Noted(Camera):
+        def __init__(self, number):
+            levels.append(logging.getLogLevel())
+            super().__init__(number)
+
+    monkeypatch.setattr(cv2, "VideoCapture", Noted)
+    before = logging.getLogLevel()
+    list(frames("0"))
+    assert levels == [logging.LOG_LEVEL_SILENT]
+    assert logging.getLogLevel() == before != logging.LOG_LEVEL_SILENT

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clips import moving_dots
+from clips import moving_dots, write_clip
 from dots import DotModel
+from poise.predict import frames as frames_room
+from poise.predict.completeness import VideoCutError
 from poise.predict.frames import frames
 from poise.predict.predictor import Predictor
 from poise.predict.stream import stream
+from poise.predict.video import VideoReader
 
 av = pytest.importorskip("av")
 COUNT = 8
@@ -115,6 +118,22 @@ def direct(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
+@pytest.fixture
+def patient(monkeypatch):
+    """Every frame is waited for, however slow the machine is."""
+    monkeypatch.setattr(frames_room, "newest", lambda items: items)
+
+
+def until_it_breaks(source):
+    """The frames, and the error behind them; ``rtsp`` ends without one."""
+    found = []
+    try:
+        found.extend(source)
+    except VideoCutError as error:
+        return found, str(error)
+    return found, None
+
+
 def assert_same(found, pictures):
     assert len(found) == len(pictures)
     for frame, picture in zip(found, pictures, strict=True):
@@ -122,7 +141,7 @@ def assert_same(found, pictures):
     assert (found[0].clip.live, found[0].clip.expected, found[0].clip.path) == (True, None, None)
 
 
-def test_rtsp():
+def test_rtsp(patient):
     pictures = moving_dots(COUNT)
     with camera(RtspCamera, units(pictures)) as (host, asked):
         found = list(frames(f"rtsp://{host}/door"))
@@ -131,15 +150,58 @@ def test_rtsp():
     assert [round(f.time, 3) for f in found] == [round(i / 10, 3) for i in range(COUNT)]
 
 
-def test_people_are_followed_over_rtsp():
+def test_people_are_followed_over_rtsp(patient):
     pictures = moving_dots(COUNT)
     with camera(RtspCamera, units(pictures)) as (host, _):
         seen = list(stream(Predictor(DotModel(long_side=128), "cpu"), f"rtsp://{host}/door", track=True))
     assert [poses.ids.tolist() for _, poses in seen] == [[1, 2]] * COUNT
 
 
-def test_jpegs_that_do_not_end():
+def test_jpegs_that_do_not_end(patient):
     pictures = moving_dots(COUNT)
     with camera(JpegCamera, pictures) as (host, _):
-        found = list(frames(f"http://{host}/video"))
+        found, problem = until_it_breaks(frames(f"http://{host}/video"))
     assert_same(found, pictures)
+    assert re.search(rf"/video breaks off at \d\.\d s \(frame {COUNT - 1}\): Input/output error", problem)
+
+
+@pytest.mark.parametrize(("handler", "address"), [(RtspCamera, "rtsp://{}/door"), (JpegCamera, "http://{}/video")])
+def test_who_is_too_slow_misses_frames_of_a_camera(monkeypatch, handler, address):
+    """The reading thread is at the end before the second frame is asked for: the last one waits, and no other."""
+    ended = threading.Event()
+    read_all = frames_room._moments
+
+    def watched(reader):
+        try:
+            yield from read_all(reader)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(frames_room, "_moments", watched)
+    pictures = moving_dots(COUNT)
+    with camera(handler, pictures if handler is JpegCamera else units(pictures)) as (host, _):
+        found = frames(address.format(host))
+        first = next(found)
+        assert ended.wait(30)
+        rest, problem = until_it_breaks(found)
+    assert (problem is None) == (handler is RtspCamera)
+    assert [f.number for f in rest] == ([COUNT - 1] if first.number < COUNT - 1 else [])
+    assert first.clip.live
+
+
+def test_a_video_at_an_address_is_no_camera(tmp_path):
+    """Neither with a length nor without one: it is fetched piece by piece, as quickly as it is looked at."""
+    path = write_clip(tmp_path / "clip.mkv", moving_dots(COUNT))
+    assert not VideoReader(path).pushed
+
+    class Page(JpegCamera):
+        def handle(self):
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Type: video/x-matroska\r\n\r\n" + self.video)
+
+    with camera(Page, path.read_bytes()) as (host, _), VideoReader(f"http://{host}/clip.mkv") as reader:
+        assert not reader.pushed
+        reader.info = reader.info.__class__(reader.info.rate, None, None, False)
+        assert not reader.pushed
+        assert len(list(reader)) == COUNT

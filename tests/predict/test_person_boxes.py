@@ -123,7 +123,10 @@ def test_boxes_in_memory():
         ("{", "boxes.json is not valid JSON"),
         ({"images": []}, "neither a COCO annotation file"),
         ("3", "neither a COCO annotation file"),
-        (annotations(categories=[{"id": 1, "name": "dog"}]), "none of its categories has keypoints or is"),
+        (
+            annotations(categories=[{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}]),
+            r"boxes.json: cannot tell which category \(dog, cat\) has the people's keypoints",
+        ),
         (annotations(annotations=[{"image_id": 8, "bbox": [0, 0, 1, 1]}]), "box 0 is in picture 8, which the file"),
         (annotations(images=[{"file_name": "a"}]), "an image has id None"),
         ([{"bbox": [0, 0, 1, 1]}], "box 0 has image_id None"),
@@ -138,6 +141,26 @@ def test_files_that_do_not_fit(tmp_path, data, words):
     with pytest.raises(ValueError, match=words) as error:
         read_boxes(written(tmp_path, data))
     assert "\n" not in str(error.value)
+
+
+def test_people_without_a_box_have_the_extent_of_their_keypoints(tmp_path):
+    people = [
+        {"image_id": 7, "keypoints": [2, 3, 2, 0, 0, 0, 12, 8, 1]},
+        {"image_id": 7, "bbox": None, "keypoints": [0, 0, 0, 5, 5, 2, 0, 0, 0]},
+        {"image_id": 7},
+    ]
+    boxes = read_boxes(written(tmp_path, annotations(annotations=people)))
+    assert boxes.of_id(7).boxes.tolist() == [[2, 3, 12, 8]]
+    people[0]["keypoints"] = [2, 3, 2, 0]
+    with pytest.raises(ValueError, match=r"box 0: keypoints is \[2, 3, 2, 0\]; expected 3 finite"):
+        read_boxes(written(tmp_path, annotations(annotations=people)))
+
+
+def test_the_category_of_people(tmp_path):
+    keypoints = ["nose", "tail"]
+    dog, person = {"id": 2, "name": "dog", "keypoints": keypoints}, {"id": 1, "name": "person", "keypoints": keypoints}
+    for categories in ([dog, person], [{"id": 2, "name": "dog"}, person], [{"id": 1, "name": "mouse"}]):
+        assert len(read_boxes(written(tmp_path, annotations(categories=categories))).of_id(7).boxes) == 2
 
 
 def test_no_file(tmp_path):

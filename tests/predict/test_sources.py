@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image, features
 
+from poise.data.coco import IMAGE_SUFFIXES
 from poise.predict.sources import each_picture, find_all, find_pictures, natural_key, to_image, unique
 
 
@@ -27,6 +29,35 @@ def names(paths, folder):
 
 def test_a_folder_gives_its_pictures_as_people_count(folder):
     assert names(find_pictures(folder), folder) == ["img1.png", "img2.JPG", "img10.jpg"]
+
+
+def test_hidden_files_are_no_pictures_of_a_folder(folder):
+    (folder / "._img1.png").write_bytes(b"x")
+    (folder / ".img3.jpg").write_bytes(b"x")
+    assert names(find_pictures(folder), folder) == ["img1.png", "img2.JPG", "img10.jpg"]
+    assert names(find_pictures(f"{folder}/*"), folder) == ["img1.png", "img2.JPG", "img10.jpg"]
+    assert find_pictures(folder / ".img3.jpg") == [folder / ".img3.jpg"]
+    assert names(find_pictures(f"{folder}/.img*"), folder) == [".img3.jpg"]
+
+
+def test_every_format_that_can_be_read_and_is_common(folder):
+    (folder / "b.jfif").write_bytes(b"x")
+    (folder / "c.AVIF").write_bytes(b"x")
+    (folder / "d.heic").write_bytes(b"x")
+    more = ["b.jfif", "c.AVIF"] if "avif" in features.modules and features.check("avif") else ["b.jfif"]
+    assert names(find_pictures(folder), folder) == [*more, "img1.png", "img2.JPG", "img10.jpg"]
+    guide = (Path(__file__).parents[2] / "docs/guides/predict.md").read_text(encoding="utf-8")
+    [listed] = [line for line in guide.splitlines() if line.startswith("Folders hold pictures in")]
+    assert {text for text in listed.split("`") if text.startswith(".")} - {".avif", "."} == IMAGE_SUFFIXES - {".avif"}
+
+
+@pytest.mark.skipif(".avif" not in IMAGE_SUFFIXES, reason="this Pillow cannot read AVIF")
+def test_avif_is_read(tmp_path):
+    picture = np.full((24, 32, 3), (200, 40, 90), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "a.avif", quality=95)
+    image = to_image(tmp_path / "a.avif")
+    assert image.shape == (24, 32, 3)
+    assert np.abs(image.astype(int) - picture).max() < 12
 
 
 def test_patterns(folder):

@@ -197,3 +197,35 @@ def test_mistakes():
     with pytest.raises(ValueError, match=r"picture of 9000x9000 has \d+ tiles of 32 px"):
         tile_boxes((9000, 9000), Tiling(size=32))
     assert len(model.predict(picture, tiles="2x2")[0]) == 0
+
+
+def test_the_whole_picture_is_looked_at_in_all_recommended_sizes():
+    """Large people are seen at a size other than the model's own only, and tiles do not take it away."""
+    shown = []
+
+    class Seeing(DotModel):
+        def detect(self, images, sizes):
+            shown.extend(sizes)
+            return super().detect(images, sizes)
+
+    picture = dot_picture((240, 400), [((380.0, 30.0), (20.0, 210.0), 1.0)], sigma=8.0)
+    plain = Predictor(Seeing(long_side=32), "cpu", metadata={"scales": [[32, 32], [200, 200]]})
+    alone = plain.predict(picture)[0]
+    shown.clear()
+    tiled = plain.predict(picture, tiles="2x2")[0]
+    assert shown.count((120, 200)) == 1
+    assert len(shown) == 2 + 4
+    assert len(alone) == len(tiled) == 1
+    np.testing.assert_allclose(tiled.keypoints, alone.keypoints)
+    shown.clear()
+    assert len(plain.predict(picture, tiles=Tiling(2, 2, whole=False), flip=True)[0]) == 0
+    assert len(shown) == 8
+
+
+def test_views_of_the_whole_picture_come_first_and_mirrored():
+    spec = ViewSpec(long_side=64, short_side=None, mean=(0, 0, 0), std=(1, 1, 1))
+    views = tiled_views(spec, Tiling(2, 1), True, [64, 32])(dot_picture((90, 120), []), 0)
+    assert [view.size[1] for view in views[:4]] == [64, 64, 32, 32]
+    assert [view.box is None for view in views] == [True] * 4 + [False] * 4
+    with pytest.raises(ValueError, match="scales is empty"):
+        tiled_views(spec, Tiling(), scales=[])

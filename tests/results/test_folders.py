@@ -1,6 +1,7 @@
 """Poses as a folder of files: YOLO and OpenPose."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,3 +119,13 @@ def test_openpose_coco_18_and_other_skeletons(tmp_path):
     assert json.loads((tmp_path / "picture_keypoints.json").read_text())["people"] == []
     with pytest.raises(ValueError, match="unknown layout 'body'"):
         results.OpenPoseWriter(tmp_path, layout="body")
+
+
+def test_names_that_are_too_long_lose_their_end(tmp_path):
+    long = replace(some_poses(), source="人" * 83 + ".jpg")
+    with results.OpenPoseWriter(tmp_path) as writer:
+        writer.add(long)
+        writer.add(long)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "人" * 79 + "-2_keypoints.json", "人" * 80 + "_keypoints.json",
+    ]  # fmt: skip

@@ -186,3 +186,13 @@ def test_a_long_video_waits_in_no_memory(tmp_path):
         tracemalloc.stop()
     assert (tmp_path / "p.json").stat().st_size > 600_000
     assert peak < 200_000
+
+
+def test_a_name_that_is_no_utf_8(tmp_path):
+    """A file name in Latin-1, as Python gives it, beside one that is in UTF-8."""
+    poses = [replace(some_poses(), source=name) for name in ("gr\udcfcn.jpg", "grün.jpg")]
+    results.save(tmp_path / "poses.json", poses)
+    assert [p.source for p in results.load(tmp_path / "poses.json")] == ["gr\udcfcn.jpg", "grün.jpg"]
+    assert "grün.jpg" in (tmp_path / "poses.json").read_text(encoding="utf-8")
+    results.save(tmp_path / "poses.csv", poses)
+    assert [p.source for p in results.load(tmp_path / "poses.csv")] == ["gr\\udcfcn.jpg", "grün.jpg"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -65,6 +65,20 @@ def test_losses_gradients_and_statistics_stay(pattern: str, frozen: bool) -> Non
     moved = plain.body[1][1].running_mean.abs().max() > 0
     assert moved == (not frozen)
     assert int(saving.body[0][1].num_batches_tracked) == 2
+
+
+def test_statistics_that_processes_share_stay_too() -> None:
+    torch.manual_seed(1)
+    plain = cast(Net, nn.SyncBatchNorm.convert_sync_batchnorm(Net().train()))
+    saving = copy.deepcopy(plain)
+    checkpoint_activations(saving, ["^body$"])
+    counter = saving.body[0][1].num_batches_tracked
+    images = torch.randn(2, 3, 16, 16)
+    for _ in range(2):
+        (_, expected, _), (_, got, _) = one_step(plain, images), one_step(saving, images)
+        assert all(torch.equal(expected[name], got[name]) for name in expected)
+    assert saving.body[0][1].num_batches_tracked is counter
+    assert int(counter) == 2
 
 
 def test_a_copy_is_a_model_of_its_own() -> None:

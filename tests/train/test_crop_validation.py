@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
 from poise.data.config import SourceConfig
@@ -127,9 +128,24 @@ def coco(tmp_path: Path) -> SourceConfig:
     return SourceConfig(annotations=str(tmp_path / "val.json"), images=str(tmp_path))
 
 
+def changed(source: SourceConfig, change: Callable[[dict[str, Any]], object]) -> SourceConfig:
+    """The same data set, the content of its file changed."""
+    path = Path(source.annotations)
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    return source
+
+
 def measured(source: SourceConfig, skeleton: Skeleton, shift: float = 0.0) -> dict[str, float]:
     model: Any = ColourReader(skeleton, shift)
     return Validator(source, model)(model)
+
+
+def test_metrics_are_known_beforehand(coco: SourceConfig, mpii: SourceConfig) -> None:
+    for source, skeleton in ((coco, COCO17), (mpii, MPII16)):
+        model: Any = ColourReader(skeleton)
+        assert list(measured(source, skeleton)) == list(Validator(source, model).metrics)
 
 
 def test_ap_in_annotated_boxes(coco: SourceConfig) -> None:
@@ -159,3 +175,67 @@ def test_head_boxes_beside_the_annotations(mpii: SourceConfig) -> None:
     boxes[1] = 100  # 100 x 100: half a head is 42 px
     savemat(Path(mpii.annotations).with_name("gt_valid.mat"), {"headboxes_src": boxes})
     assert measured(mpii, MPII16, shift=8.7)["Mean"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("bbox", None), ("area", None), ("num_keypoints", None), ("iscrowd", None), ("id", None)]
+)
+def test_fields_may_be_null_or_missing(coco: SourceConfig, field: str, value: None) -> None:
+    changed(coco, lambda data: [person.update({field: value}) for person in data["annotations"]])
+    assert measured(coco, COCO17)["AP"] == pytest.approx(1.0)
+    changed(coco, lambda data: [person.pop(field) for person in data["annotations"]])
+    assert measured(coco, COCO17)["AP"] == pytest.approx(1.0)
+
+
+def test_the_category_called_person(coco: SourceConfig) -> None:
+    dog = {"id": 9, "name": "dog", "keypoints": list(COCO17.keypoints)}
+    changed(coco, lambda data: data["categories"].insert(0, dog))
+    assert measured(coco, COCO17)["AP"] == pytest.approx(1.0)
+
+
+def test_a_category_without_keypoints(coco: SourceConfig) -> None:
+    changed(coco, lambda data: data["categories"].__setitem__(0, {"id": 1, "name": "dancer"}))
+    with pytest.raises(ValueError, match="cannot tell which category"):
+        read_source(coco)
+    beside = Path(coco.annotations).with_name("skeleton.yaml")
+    beside.write_text(yaml.safe_dump(COCO17.to_dict()))
+    assert read_source(coco).skeleton is COCO17
+    assert measured(coco, COCO17)["AP"] == pytest.approx(1.0)
+
+
+def test_a_skeleton_beside_the_file_with_other_names(coco: SourceConfig) -> None:
+    names = [f"p{k}" for k in range(17)]
+    changed(coco, lambda data: data["categories"][0].update(keypoints=names))
+    with pytest.raises(ValueError, match=r"val\.json has the keypoints p0, p1, .*; the model finds nose"):
+        measured(coco, COCO17)
+    Path(coco.annotations).with_name("val.skeleton.yaml").write_text(yaml.safe_dump(COCO17.to_dict()))
+    assert measured(coco, COCO17)["AP"] == pytest.approx(1.0)
+
+
+def test_an_unlabelled_person_without_a_box(coco: SourceConfig) -> None:
+    nobody = {"id": 99, "image_id": 2, "category_id": 1, "keypoints": [0] * 51}
+    changed(coco, lambda data: data["annotations"].append(nobody))
+    assert measured(coco.model_copy(update={"unlabelled": "background"}), COCO17)["AP"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"area": "large"}, "annotation 1 has area with 'large'|annotation 1: area holds 'large'"),
+        ({"num_keypoints": "many"}, "annotation 1 has num_keypoints with 'many'"),
+        ({"score": "high"}, r"box 0: score is \['high'\]"),
+    ],
+)
+def test_mistakes_show_before_training(coco: SourceConfig, change: dict[str, Any], words: str) -> None:
+    model: Any = ColourReader(COCO17)
+    changed(coco, lambda data: data["annotations"][0].update(change))
+    with pytest.raises(ValueError, match=words):
+        Validator(coco, model)
+
+
+def test_head_boxes_that_do_not_fit_show_before_training(mpii: SourceConfig) -> None:
+    savemat = pytest.importorskip("scipy.io").savemat
+    savemat(Path(mpii.annotations).with_name("gt_valid.mat"), {"headboxes_src": np.ones((2, 2, 2))})
+    model: Any = ColourReader(MPII16)
+    with pytest.raises(ValueError, match="2 head boxes for 3 people"):
+        Validator(mpii, model)

@@ -7,7 +7,8 @@ import math
 import os
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from poise.data.views import Batch
+from poise.train import engine
 from poise.train.config import TrainConfig
 from poise.train.engine import Trainer
 from poise.train.failures import NonFiniteLoss
@@ -140,6 +142,85 @@ def test_evaluation_does_not_change_the_run(tmp_path: Path) -> None:
     assert all(torch.equal(runs[0][0][name], runs[1][0][name]) for name in runs[0][0])
 
 
+class Measure:
+    """An evaluation that depends on the weights and on chance, and can come to grief."""
+
+    def __init__(self, trouble_at: int = 0, trouble: Callable[[], None] = lambda: None) -> None:
+        self.count, self.trouble_at, self.trouble = 0, trouble_at, trouble
+
+    def __call__(self, model: Any) -> dict[str, float]:
+        self.count += 1
+        if self.count == self.trouble_at:
+            self.trouble()
+        return {"AP": float(model.head.weight.sum() + torch.rand(()))}
+
+
+def stop() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+class BrokenError(Exception):
+    """Of an evaluation."""
+
+
+def broken() -> None:
+    raise BrokenError
+
+
+def run_in_two(state: Path, first: Recorder, measure: Measure, **changes: Any) -> tuple[Trainer, list[Any], list[Any]]:
+    """The trainer that goes on after a stop or an error, and the evaluations before and after that."""
+    settings = config(steps=6, eval_every=2, **changes)
+    torch.manual_seed(1)
+    one = trainer(tiny_model(dropout=0.5), settings, state=state, evaluate=measure, watchers=[first])
+    with suppress(BrokenError):
+        assert not one.run().finished
+    torch.manual_seed(999)
+    then = Recorder()
+    two = trainer(tiny_model(dropout=0.5), settings, state=state, evaluate=Measure(), watchers=[then])
+    two.resume()
+    outcome = two.run()
+    assert outcome.finished
+    assert outcome.metrics == then.metrics[-1][1]
+    return two, first.metrics, then.metrics
+
+
+@pytest.mark.parametrize(
+    ("first", "measure", "changes", "steps"),
+    [
+        (StopAfter(4), Measure(), {}, [2]),  # asked to stop during the step after which an evaluation is due
+        (Recorder(), Measure(2, stop), {"save_every": 2}, [2, 4]),  # during the evaluation
+        (Recorder(), Measure(2, broken), {"save_every": 2}, [2]),
+        (Recorder(), Measure(3, broken), {}, [2, 4]),  # after the last step
+    ],
+)
+def test_an_evaluation_is_neither_lost_nor_repeated(
+    tmp_path: Path, first: Recorder, measure: Measure, changes: dict[str, Any], steps: list[int]
+) -> None:
+    torch.manual_seed(1)
+    seen = Recorder()
+    whole = trainer(tiny_model(dropout=0.5), config(steps=6, eval_every=2), evaluate=Measure(), watchers=[seen])
+    whole.run()
+    resumed, before, after = run_in_two(tmp_path / "s.pt", first, measure, **changes)
+    assert [step for step, _ in before] == steps
+    assert before + after == seen.metrics
+    assert [step for step, _ in seen.metrics] == [2, 4, 6]
+    expected, got = all_tensors(whole), all_tensors(resumed)
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+def test_a_state_that_does_not_say_what_was_measured_counts_as_measured(tmp_path: Path) -> None:
+    state = tmp_path / "s.pt"
+    trainer(tiny_model(), config(steps=2), state=state).run()
+    t = trainer(tiny_model(), config(steps=2), state=state, evaluate=Measure())
+    t.resume()
+    assert t.unmeasured
+    old = torch.load(state, weights_only=True)
+    del old["parts"]["measured"]
+    torch.save(old, state)
+    t.resume()
+    assert not t.unmeasured
+
+
 def test_without_ema_the_model_itself_is_evaluated_and_trains_on() -> None:
     modes = []
     t = trainer(tiny_model(), config(ema=None, eval_every=6), evaluate=lambda m: modes.append(m) or {})
@@ -210,6 +291,37 @@ def test_a_non_finite_term_stops_the_run_and_is_explained(tmp_path: Path) -> Non
     assert resumed.resume().step == 2
 
 
+class LatePoison(TinyModel):
+    """Its points term is not a number in the fifth batch."""
+
+    calls = 0
+
+    def loss(self, outputs: Any, persons: Any) -> dict[str, torch.Tensor]:
+        losses = super().loss(outputs, persons)
+        self.calls += 1
+        return losses | {"points": losses["points"] * (float("nan") if self.calls == 5 else 1.0)}
+
+
+class LateRoot(TinyModel):
+    """Its points term has an infinite gradient in the fifth batch."""
+
+    calls = 0
+
+    def loss(self, outputs: Any, persons: Any) -> dict[str, torch.Tensor]:
+        losses = super().loss(outputs, persons)
+        self.calls += 1
+        return losses | ({"points": (outputs.points * 0).abs().sum().sqrt()} if self.calls == 5 else {})
+
+
+@pytest.mark.parametrize(("kind", "epochs"), [(LatePoison, [1, 1]), (LateRoot, [0, 0, 1, 1, 1, 1])])
+def test_pictures_are_named_by_the_epoch_of_their_batch(kind: type[TinyModel], epochs: list[int]) -> None:
+    """The second step of three batches begins with the last of the four batches of an epoch."""
+    with pytest.raises(NonFiniteLoss) as e:
+        trainer(kind(), config(accumulate=3)).run()
+    assert e.value.step == 1
+    assert [int(name.partition(":")[0]) for name in e.value.pictures] == epochs
+
+
 class RootOfZero(TinyModel):
     """A finite loss with an infinite gradient."""
 
@@ -254,6 +366,21 @@ def test_frozen_parameters_and_statistics_stay() -> None:
     same = {n for n in before if torch.equal(before[n], after[n])}
     assert {"backbone.0.weight", "backbone.0.bias", "backbone.1.running_mean", "backbone.1.running_var"} <= same
     assert not {"backbone.1.weight", "head.weight", "scale"} & same
+
+
+def test_norms_that_processes_share_can_be_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def share(module: torch.nn.Module, accelerator: Any) -> None:
+        torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
+
+    monkeypatch.setattr(engine, "share_batch_norms", share)
+    model = tiny_model()
+    before = {n: v.clone() for n, v in model.state_dict().items()}
+    settings = config(sync_batch_norm=True, freeze=[r"^backbone\.1"], freeze_batch_norm=["backbone"], steps=2)
+    trainer(model, settings).run()
+    assert isinstance(model.backbone[1], torch.nn.SyncBatchNorm)
+    after = model.state_dict()
+    assert {n for n in before if "backbone.1" in n and not torch.equal(before[n], after[n])} == set()
+    assert not torch.equal(before["backbone.0.weight"], after["backbone.0.weight"])
 
 
 def test_statistics_move_unless_frozen() -> None:

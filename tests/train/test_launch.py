@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from poise.checkpoints import load_checkpoint, read_header
+from poise.checkpoints import load_checkpoint, read_header, save_checkpoint
 from poise.models import DirectPoseConfig
 from poise.skeletons import COCO17
 from poise.train import launch
@@ -108,7 +108,7 @@ def test_the_seed_decides_the_run(tmp_path: Path, data_root: Path) -> None:
 def test_a_folder_with_a_run_is_refused_before_anything_is_read(tmp_path: Path, data_root: Path) -> None:
     prepared(settings(data_root), tmp_path)
     missing = settings(data_root / "gone")
-    with pytest.raises(FileExistsError, match="already holds a run"):
+    with pytest.raises(FileExistsError, match="holds a run that has saved nothing: add --resume"):
         prepared(missing, tmp_path)
 
 
@@ -121,6 +121,36 @@ def test_missing_data_leaves_no_run_behind(tmp_path: Path, data_root: Path) -> N
 def test_resuming_without_a_state(tmp_path: Path, data_root: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nothing to resume"):
         prepared(settings(data_root), tmp_path, resume=True)
+
+
+def test_a_run_that_saved_nothing_starts_again(tmp_path: Path, data_root: Path) -> None:
+    start = tmp_path / "start.safetensors"
+    save_checkpoint(start, prepared(settings(data_root), tmp_path / "other").model)
+    config = settings(data_root, seed=3).override([f"init={start}"])
+    first = prepared(config, tmp_path / "run")
+    told: list[str] = []
+    again = prepared(config, tmp_path / "run", resume=True, tell=told.append)
+    assert again.position.step == 0
+    assert all(torch.equal(a, b) for a, b in zip(states(first), states(again), strict=True))
+    assert told[0].endswith("run: nothing was saved, so the run starts from its beginning")
+    assert (tmp_path / "run" / "start.txt").read_text() == f"{told[1]}\n"
+
+
+def test_a_run_whose_state_is_gone_is_left_alone(tmp_path: Path, data_root: Path) -> None:
+    folder = RunFolder(tmp_path)
+    prepare_run(settings(data_root), folder, device="cpu").save()
+    folder.close()
+    folder.log.write_text('{"step": 1, "metrics": {}}\n')
+    folder.state.unlink()
+    with pytest.raises(FileNotFoundError, match="nothing to resume"):
+        prepared(settings(data_root), tmp_path, resume=True)
+    assert folder.log.read_text() == '{"step": 1, "metrics": {}}\n'
+
+
+def test_a_metric_that_is_never_measured_is_refused_at_once(tmp_path: Path, data_root: Path) -> None:
+    with pytest.raises(ValueError, match=r"best_by 'mAP' is none of the metrics .*\(AP, AP50, .*ARL\)"):
+        prepared(settings(data_root, best_by="mAP"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_skeleton_by_name_or_from_the_data(data_root: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,21 @@ def test_evaluations_without_a_better_value_are_counted() -> None:
     assert seen == [(0.1, 0, False), (0.3, 0, False), (0.3, 1, False), (0.3, 2, True), (0.4, 0, False)]
 
 
-def test_missing_values_are_no_better() -> None:
-    patience = Patience(3, "PCKh")
-    for metrics in ({"AP": 0.5}, {"PCKh": math.nan}, {"PCKh": math.inf}):
-        patience.update(metrics)
+def test_values_that_are_no_numbers_are_no_better() -> None:
+    patience = Patience(2, "PCKh")
+    for value in (math.nan, math.inf):
+        patience.update({"AP": 0.5, "PCKh": value})
     assert patience.best is None
     assert patience.exhausted
+
+
+def test_a_metric_that_is_not_measured_is_an_error() -> None:
+    patience = Patience(3, "mAP")
+    with pytest.raises(ValueError, match=r"best_by 'mAP' is none of the metrics .*\(AP, AR\): choose .* --set train"):
+        patience.update({"AP": 0.5, "AR": 0.6})
+    assert patience.since == 0
+    with pytest.raises(ValueError, match=r"reports \(none\)"):
+        patience.update({})
 
 
 def test_without_a_number_it_never_ends() -> None:
@@ -38,8 +49,10 @@ def test_without_a_number_it_never_ends() -> None:
     assert not patience.exhausted
 
 
-def run(state: Path, values: list[float], steps: int = 20, resume: bool = False, **more: Any) -> tuple[Any, Recorder]:
-    seen = Recorder()
+def run(
+    state: Path, values: list[float], steps: int = 20, resume: bool = False, watcher: Any = None, **more: Any
+) -> tuple[Any, Recorder]:
+    seen = watcher if watcher is not None else Recorder()
     settings = TrainConfig.parse({"steps": steps, "eval_every": 2, "patience": 2, "optimiser": {"lr": 0.01}, **more})
     measured = iter(values)
     trainer = Trainer(
@@ -69,6 +82,22 @@ def test_a_resumed_run_counts_on(tmp_path: Path) -> None:
     outcome, seen = run(tmp_path / "s.pt", [0.25], resume=True)
     assert (outcome.step, outcome.early) == (6, True)
     assert [step for step, _ in seen.metrics] == [6]
+
+
+def test_an_evaluation_that_a_stop_left_out_counts(tmp_path: Path) -> None:
+    class Stop(Recorder):
+        def stepped(self, report: Any) -> None:
+            if report.step == 6:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    outcome, seen = run(tmp_path / "s.pt", [0.3, 0.2], watcher=Stop())
+    assert (outcome.step, outcome.finished) == (6, False)
+    assert [step for step, _ in seen.metrics] == [2, 4]
+    outcome, seen = run(tmp_path / "s.pt", [0.1], resume=True)
+    assert (outcome.step, outcome.early, outcome.metrics) == (6, True, {"AP": 0.1})
+    assert (seen.metrics, seen.reports) == ([(6, {"AP": 0.1})], [])
+    outcome, seen = run(tmp_path / "s.pt", [], resume=True)
+    assert (outcome.early, seen.metrics) == (True, [])
 
 
 def test_patience_needs_evaluations() -> None:

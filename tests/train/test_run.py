@@ -51,8 +51,22 @@ def test_settings_are_written_complete(folder: RunFolder) -> None:
 
 
 def test_a_run_is_not_overwritten(folder: RunFolder) -> None:
-    with pytest.raises(FileExistsError, match="already holds a run: add --resume"):
-        RunFolder(folder.path).create(run_config())
+    def refused(message: str) -> None:
+        with pytest.raises(FileExistsError, match=message):
+            RunFolder(folder.path).create(run_config())
+
+    refused("has saved nothing: add --resume to start it again with its settings, or choose another --run")
+    assert folder.never_saved
+    folder.state.write_bytes(b"state")
+    refused("already holds a run: add --resume to go on with it, or choose another --run")
+    assert not folder.never_saved
+
+
+def test_a_run_whose_state_is_gone_is_not_overwritten_either(folder: RunFolder) -> None:
+    folder.saved(3, tiny_model())
+    assert not folder.never_saved
+    with pytest.raises(FileExistsError, match=r"holds a run whose state\.pt is gone"):
+        folder.refuse_existing()
 
 
 def test_means_are_logged_every_few_steps(folder: RunFolder) -> None:
@@ -121,6 +135,18 @@ def test_reopening_drops_what_was_logged_after_the_saved_step(folder: RunFolder)
     again.reopen(run_config(), step=5)
     again.close()
     assert [line["step"] for line in lines(again)] == [2, 4]
+
+
+def test_reopening_drops_metrics_that_are_measured_once_more(folder: RunFolder) -> None:
+    for step in (2, 4):
+        folder.stepped(report(step))
+        folder.evaluated(step, {"AP": 0.5}, tiny_model())
+    for measured, expected in ((True, [2, 2, 4, 4]), (False, [2, 2, 4])):
+        again = RunFolder(folder.path)
+        again.reopen(run_config(), step=4, measured=measured)
+        again.close()
+        assert [line["step"] for line in lines(again)] == expected
+    assert "losses" in lines(folder)[-1]
 
 
 def test_reopening_remembers_the_best(folder: RunFolder) -> None:

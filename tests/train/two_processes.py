@@ -44,6 +44,7 @@ def main(results: Path) -> None:
     assert not seen.reports or seen.reports[0].images == 4
     check_stop(rank, world, settings, results)
     check_patience(rank, world)
+    check_made_up(rank, world, results)
     check_non_finite(rank, world, settings)
     torch.save(model.state_dict(), results / f"model-{world}-{rank}.pt")
     if rank == 0:
@@ -77,6 +78,30 @@ def check_patience(rank: int, world: int) -> None:
     trainer = Trainer(tiny_model(), Part(rank, world), settings, evaluate=lambda model: {"AP": 0.5}, device="cpu")
     outcome = trainer.run()
     assert (outcome.step, outcome.early, outcome.metrics) == (3, True, {"AP": 0.5}), outcome
+
+
+def check_made_up(rank: int, world: int, results: Path) -> None:
+    """An evaluation that was left out is made up for by all before they go on."""
+    settings = TrainConfig.parse({"steps": 2, "eval_every": 1, "patience": 5})
+    state = results / f"unmeasured-{world}.pt"
+    seen = Recorder()
+
+    def trainer():
+        return Trainer(
+            tiny_model(), Part(rank, world), settings, state=state, evaluate=lambda model: {"AP": 0.5},
+            watchers=[seen], device="cpu",
+        )  # fmt: skip
+
+    stopped = trainer()
+    stopped.position = Position(1, 0, 1)
+    stopped.save()
+    stopped.accelerator.wait_for_everyone()
+    again = trainer()
+    assert again.resume() == stopped.position
+    assert again.unmeasured
+    assert again.run().finished
+    assert [step for step, _ in seen.metrics] == ([1, 2] if rank == 0 else [])
+    assert again.patience.since == 1
 
 
 def check_non_finite(rank: int, world: int, settings: TrainConfig) -> None:

@@ -152,6 +152,7 @@ class FileBench:
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: of the processor; 0 lets the runtime decide.
         folder: for pictures.
+        size: (height, width) of the pictures; None: `PICTURE`.
 
     Attributes:
         name: of the file.
@@ -162,8 +163,8 @@ class FileBench:
         ValueError: it cannot be used.
     """
 
-    def __init__(self, path: str, device: str, threads: int, folder: Path) -> None:
-        self.name, self._folder = path, folder
+    def __init__(self, path: str, device: str, threads: int, folder: Path, size: Size | None = None) -> None:
+        self.name, self._folder, self._picture = path, folder, size or PICTURE
         self._exported = ExportedModel(path, device, threads)
         self.runtime = self._exported.running
         description = self._exported.description
@@ -178,15 +179,15 @@ class FileBench:
         return self._exported.looks_at_people
 
     def task(self, copies: int = 1, people: int = PEOPLE) -> Task:
-        """As `Bench.task`, on pictures of `PICTURE`."""
+        """As `Bench.task`."""
         people, copies = (copies, 1) if self.sees_people else (people, copies)
-        scene = Scene(picture_file(self._folder, people, PICTURE), crowd(people, PICTURE), copies)
+        scene = Scene(picture_file(self._folder, people, self._picture), crowd(people, self._picture), copies)
         return ExportedTask(self._exported, scene, self._skeleton, self._least)
 
     def input_size(self) -> Size:
-        """(height, width) of the network's input for a picture of `PICTURE`."""
+        """(height, width) of the network's input for such a picture."""
         fixed = self._exported.description["view"]["size"] if self.sees_people else None
-        feeds = {} if self.sees_people else self._exported.whole_feeds(crowd(0, PICTURE).image)
+        feeds = {} if self.sees_people else self._exported.whole_feeds(crowd(0, self._picture).image)
         height, width = fixed or feeds["image"].shape[1:3]
         return int(height), int(width)
 

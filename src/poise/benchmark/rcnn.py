@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from poise.benchmark.clock import Stopwatch
 from poise.data.images import read_image
+from poise.predict.devices import Running
 
 NAME = "keypointrcnn_resnet50_fpn"
 SIZE = (480, 640)
@@ -23,11 +24,11 @@ class KeypointRCNN:
     """The network of torchvision as its authors' defaults have it, but for the size of the input.
 
     Args:
-        device: where it runs.
+        how: where it runs, and in which precision; it is not compiled.
         size: (height, width) of the input.
     """
 
-    def __init__(self, device: torch.device, size: tuple[int, int] = SIZE) -> None:
+    def __init__(self, how: Running, size: tuple[int, int] = SIZE) -> None:
         from torchvision.models.detection import keypointrcnn_resnet50_fpn
 
         with torch.random.fork_rng(devices=[]):
@@ -35,8 +36,8 @@ class KeypointRCNN:
             network = keypointrcnn_resnet50_fpn(
                 weights=None, weights_backbone=None, min_size=min(size), max_size=max(size), box_score_thresh=0.0
             )
-        self.network = network.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
-        self.device = device
+        self.network = network.eval().requires_grad_(False).to(how.device).to(memory_format=torch.channels_last)
+        self.device, self._how = how.device, how
 
     @torch.inference_mode()
     def find(self, image: torch.Tensor, people: int) -> int:
@@ -44,7 +45,8 @@ class KeypointRCNN:
         heads = self.network.roi_heads
         heads.detections_per_img = people
         heads.score_thresh = 2.0 if people == 0 else 0.0
-        return len(self.network([image])[0]["boxes"])
+        with self._how.context():
+            return len(self.network([image])[0]["boxes"])
 
     def macs(self, image: torch.Tensor, people: int) -> int:
         """Multiply-adds of convolutions and matrix products, counted as it runs."""

@@ -110,12 +110,18 @@ class _Measuring:
         names = list(dict.fromkeys(plan.models))
         self._benches = [self._bench(find_subject(n), plan.size) for n in names if not is_exported(n)]
         kind, threads = how.device.type, torch.get_num_threads()
-        self._files = [FileBench(n, kind, threads, folder) for n in names if is_exported(n)]
+        self._files = [FileBench(n, kind, threads, folder, plan.size) for n in names if is_exported(n)]
         self._product = MatrixProduct(how.device, how.precision)
         alone = how.device.type == "cpu" and torch.get_num_threads() == 1
         # processor time is not lengthened by other programs, but threads that wait for each other count in it
         self._clock = "processor" if alone else "wall"
         self._done, self._products, self._left_out = 0, list[Spent](), list[str]()
+        if self._files:
+            self._left_out.append("files: peak memory, time by size, the comparison with Keypoint R-CNN")
+        if len(plan.runtimes) > 1 or "torch" not in plan.runtimes:
+            self._left_out.append(
+                "runtimes other than torch: peak memory, time by size and people (name a file for the latter)"
+            )
 
     def report(self) -> Report:
         """Measure everything."""
@@ -176,7 +182,9 @@ class _Measuring:
     def _with_memory(self, row: ModelRow) -> ModelRow:
         if row.runtime != "torch":
             return row
-        job = Job(row.name, self._plan.size, row.batch, str(self._how.device), torch.get_num_threads(), self._how.half)
+        subject = next(bench.subject for bench in self._benches if bench.subject.name == row.name)
+        size = None if subject.sees_people else self._plan.size
+        job = Job(row.name, size, row.batch, str(self._how.device), torch.get_num_threads(), self._how.half)
         return replace(row, memory=peak_memory(job))
 
     def _people(self) -> list[PeopleRow]:
@@ -237,7 +245,7 @@ class _Measuring:
         if not self._plan.contest or not self._benches:
             return []
         benches = [b if b.subject.sees_people else self._bench(b.subject, CONTEST_SIZE) for b in self._benches]
-        network = KeypointRCNN(self._how.device)
+        network = KeypointRCNN(self._how)
         tasks: dict[tuple[str, int], Task] = {}
         macs: dict[tuple[str, int], int] = {}
         for people in CONTEST_PEOPLE:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import ParamSpec
 
 import typer
@@ -12,7 +16,38 @@ import typer
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
+TERMINATED = 143
+"""Exit code after SIGTERM, as shells have it."""
+
 _Arguments = ParamSpec("_Arguments")
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM; what handles Ctrl-C handles it, too."""
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """Within the block SIGTERM raises `Terminated`, once (some send it twice); the handler is put back afterwards.
+
+    Outside the main thread signals cannot be handled, and nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process, came = os.getpid(), False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        if os.getpid() == process and not came:
+            came = True
+            raise Terminated
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def guarded(verb: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
@@ -22,9 +57,10 @@ def guarded(verb: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
     def wrapper(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
         try:
             verb(*args, **kwargs)
-        except KeyboardInterrupt:
-            complain("interrupted")
-            raise typer.Exit(INTERRUPTED) from None
+        except KeyboardInterrupt as error:
+            terminated = isinstance(error, Terminated)
+            complain("terminated" if terminated else "interrupted")
+            raise typer.Exit(TERMINATED if terminated else INTERRUPTED) from None
         except BrokenPipeError:
             raise  # whoever reads our output has seen enough: the command line library ends the program silently
         except Exception as error:

@@ -38,7 +38,8 @@ def export(
     size: Annotated[
         str | None,
         typer.Option(
-            help="Height and width of the input, 384x512 [default: what fits every picture]; not with --dynamic."
+            help="Height and width of the input, 384x512 [default: the model's own, for pictures that lie]; "
+            "not with --dynamic."
         ),
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Weights in half precision: half as large a file.")] = False,
@@ -63,7 +64,8 @@ def export(
     compared with torch on photographs first: keypoints within 0.5 px, scores within 0.001. If they are not, there is
     no file, and the exit code is 1. With --int8 the loss of average precision is measured and printed.
 
-    poise predict, evaluate and benchmark take the file as --model; for .onnx and .xml they need no torch.
+    poise predict and evaluate take the file as --model, poise benchmark as one of its models. For .onnx and .xml
+    poise predict needs no torch.
     """
     from poise.export.exporting import Plan, export_model
     from poise.export.writers import SUFFIXES

@@ -159,7 +159,7 @@ def _mpii_poses(contestant: Contestant, dataset: PoseDataset, setting: Setting) 
         from poise.evaluate.coco import read_results
         from poise.evaluate.tables import result_arrays
 
-        names = [{"id": record.image_id, "file_name": record.path.name} for record in dataset]
+        names = [{"id": record.image_id, "file_name": str(record.image_id)} for record in dataset]
         found = read_results(contestant.file, {"images": names})
         result_arrays(found, dataset.skeleton)
         return found, None
@@ -224,9 +224,9 @@ def _poses(
         from poise.evaluate.coco import read_results
 
         return read_results(contestant.file, ground.data), None, None
-    from poise.evaluate.coco import person_category
+    from poise.evaluate.model import category_of_results
 
-    category = person_category(ground.data) or 1
+    category = category_of_results(ground.data)
     predictor = setting.open(contestant, category)
     with progress_bar(f"evaluating {contestant.name}") as advance:
         found = _predicted(predictor, ground, target, setting, advance)

@@ -83,8 +83,8 @@ Batch = Annotated[
 Scales = Annotated[
     str | None,
     typer.Option(
-        help="Look at each picture at several sizes: short sides in pixels, for example 640,800,960, "
-        "or limits of long and short side, for example 1333x800,1333x600."
+        help="Look at each picture at several sizes in pixels: long sides, for example 608,320 (short sides for a "
+        "model trained with limits of both sides), or limits of long and short side, for example 1333x800,1333x600."
     ),
 ]
 Flip = Annotated[bool, typer.Option("--flip", help="Also look at each picture mirrored.")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from poise.cli.errors import complain
+from poise.cli.errors import complain, sigterm_as_ctrl_c
 from poise.cli.options import (
     Batch,
     Bf16,
@@ -56,8 +56,13 @@ if TYPE_CHECKING:
     from poise.predict.opening import AnyPredictor
     from poise.predict.output import PoseWriter
     from poise.predict.stream import Seen
+    from poise.predict.tiles import Tiling
 
 OUT = Path("poise-out")
+_PICTURES = (
+    "--track follows people in videos, and these are pictures, in which nobody is followed; make a clip of numbered "
+    "pictures first, for example: ffmpeg -framerate 25 -pattern_type glob -i 'frames/*.jpg' clip.mp4"
+)
 
 
 def predict(
@@ -111,14 +116,14 @@ def predict(
     Writes every picture and video with the poses drawn on it, under its own name, and all poses to poses.json (COCO
     keypoint annotations with scores). A source is never overwritten.
 
-    A picture in which nobody is found is no error. If a source is missing or cannot be read, the others are still
-    processed, the bad ones are listed at the end, and the exit code is 1. Ctrl-C ends a video where it is; the file is
-    whole up to there.
+    A picture in which nobody is found is no error. If a source is missing, cannot be read or cannot be drawn, the
+    others are still processed, the bad ones are listed at the end, and the exit code is 1. Ctrl-C or SIGTERM ends a
+    video where it is; the file is whole up to there.
 
     A top-down model looks at each person from near. The default model finds the people, unless --people names another
     or --boxes tells where they are.
     """
-    parse_choices(style, smooth, track, save)
+    parse_choices(style, smooth, track, save, files=out is not None or not as_json)
     wish = _Wish(
         out=out if out is not None else None if as_json else OUT,
         as_json=as_json,
@@ -138,6 +143,9 @@ def predict(
     precision = half_precision(half, bf16)
     found, problems = _find(sources)
     if found:
+        _check_folder(wish.out)
+        if track and all(source.kind == "picture" for source in found):
+            complain(_PICTURES)
         choice = PeopleChoice(boxes, people, people_min_score, people_nms)
         predictor = open_predictor(
             model_names(model), weights, device, choice, half=precision, compile=compile, turns=turns
@@ -146,13 +154,21 @@ def predict(
             complain(f"{found_by}; --people or --boxes say otherwise")
         if heatmaps:
             _use_heatmaps(predictor, wish.options)
-        if tiles is not None:
-            _use_tiles(predictor, tiles, wish.options)
-        _run(found, problems, predictor, wish)
-    for problem in problems:
-        complain(problem)
+        tiling = None if tiles is None else _use_tiles(predictor, tiles, wish.options)
+        try:
+            with sigterm_as_ctrl_c():
+                _run(found, problems, predictor, wish, _frame_check(predictor, tiling))
+        finally:
+            _list(problems)
+    else:
+        _list(problems)
     if problems:
         raise typer.Exit(1)
+
+
+def _list(problems: list[str]) -> None:
+    for problem in problems:
+        complain(problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +202,26 @@ def _find(texts: list[str]) -> tuple[list[Source], list[str]]:
     return list(sources.values()), problems
 
 
-def _run(sources: list[Source], problems: list[str], predictor: AnyPredictor, wish: _Wish) -> None:
+def _check_folder(out: Path | None) -> None:
+    """``ValueError`` if files cannot be written to a folder, since it is a file or in one."""
+    for path in (out, *out.parents) if out is not None else ():
+        if path.exists():
+            if not path.is_dir():
+                raise ValueError(f"{path} is a file, not a folder; name another folder with --out")
+            return
+
+
+def _run(
+    sources: list[Source],
+    problems: list[str],
+    predictor: AnyPredictor,
+    wish: _Wish,
+    check: Callable[[Frame], object],
+) -> None:
     """Everything from reading to writing, and then the poses on stdout if they are asked for."""
-    from poise.predict.frames import names_of
-    from poise.predict.output import Look, PoseWriter, copy_document
+    from poise.cli.watching import Teller
+    from poise.predict.frames import names_of, readable
+    from poise.predict.output import Look, PoseWriter
     from poise.predict.stream import find, followed, following_of
 
     threshold = predictor.min_score if wish.min_score is None else wish.min_score
@@ -198,49 +230,48 @@ def _run(sources: list[Source], problems: list[str], predictor: AnyPredictor, wi
         if wish.as_json and wish.out is None:
             document = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "poses.json"
         following = following_of(wish.track, wish.smooth, threshold)
-        frames = _readable(sources, problems, wish.part, _box_check(predictor))
+        frames = readable(sources, wish.part, problems.append, check)
         seen = followed(find(predictor, frames, min_score=0.0, **wish.options), following)
+        teller = Teller(threshold, silent=wish.as_json)
         writer = PoseWriter(
             wish.out, names_of(sources), predictor.skeleton, threshold, Look(**wish.look), formats=wish.save,
-            every=wish.part.every, document=document,
+            every=wish.part.every, document=document, told=teller.add, noted=problems.append,
         )  # fmt: skip
-        _write(seen, writer, sources, threshold, wish.as_json)
-        if wish.as_json and writer.path is not None:
-            copy_document(writer.path, sys.stdout)
-
-
-def _readable(
-    sources: list[Source], problems: list[str], part: Part, check: Callable[[str], object]
-) -> Iterator[Frame]:
-    """The frames of the sources that can be read, one after the other; what is wrong with the others is noted.
-
-    Args:
-        sources: where they come from.
-        problems: where it is noted.
-        part: of videos.
-        check: is asked for each name first; raises ``ValueError`` if the picture cannot be used.
-    """
-    from poise.predict.frames import open_source
-
-    for source in sources:
         try:
-            if source.kind == "picture":
-                check(source.name)
-            yield from open_source(source, part)
-        except (ValueError, OSError) as error:
-            problems.append(str(error))
+            _write(seen, writer, sources, wish.as_json)
+        except KeyboardInterrupt:
+            _print(writer.path if wish.as_json else None)
+            raise
+        finally:
+            teller.finish()
+        _print(writer.path if wish.as_json else None)
 
 
-def _box_check(predictor: AnyPredictor) -> Callable[[str], object]:
-    """Whether a picture's boxes are known, where they are from a file."""
+def _print(document: Path | None) -> None:
+    from poise.predict.output import copy_document
+
+    if document is not None and document.exists():
+        copy_document(document, sys.stdout)
+
+
+def _frame_check(predictor: AnyPredictor, tiling: Tiling | None) -> Callable[[Frame], object]:
+    """Asked about each frame before the model is: ``ValueError`` if its boxes are not known, or its tiles too many."""
     from poise.predict.boxes import Boxes
+    from poise.predict.tiles import tile_boxes
 
     people = getattr(predictor, "people", None)
-    return people.of_name if isinstance(people, Boxes) else lambda name: None
+
+    def check(frame: Frame) -> None:
+        if isinstance(people, Boxes) and frame.name is not None:
+            people.of_name(frame.name)
+        if tiling is not None:
+            tile_boxes((frame.image.shape[0], frame.image.shape[1]), tiling)
+
+    return check
 
 
-def _use_tiles(predictor: AnyPredictor, tiles: str, options: dict[str, Any]) -> None:
-    """Have the model that finds the people look at tiles."""
+def _use_tiles(predictor: AnyPredictor, tiles: str, options: dict[str, Any]) -> Tiling:
+    """Have the model that finds the people look at tiles; which ones."""
     from poise.predict.people import FoundPeople
     from poise.predict.tiles import parse_tiling
 
@@ -252,6 +283,7 @@ def _use_tiles(predictor: AnyPredictor, tiles: str, options: dict[str, Any]) -> 
         people.tiles = tiling
     else:
         raise ValueError("--tiles helps to find people; with --boxes they are known already")
+    return tiling
 
 
 def _use_heatmaps(predictor: AnyPredictor, options: dict[str, Any]) -> None:
@@ -261,15 +293,10 @@ def _use_heatmaps(predictor: AnyPredictor, options: dict[str, Any]) -> None:
     options["heatmaps"] = True
 
 
-def _write(seen: Iterable[Seen], writer: PoseWriter, sources: list[Source], threshold: float, as_json: bool) -> None:
-    from poise.cli.watching import Teller, frame_bar
+def _write(seen: Iterable[Seen], writer: PoseWriter, sources: list[Source], as_json: bool) -> None:
+    from poise.cli.watching import frame_bar
 
-    teller = Teller(threshold, silent=as_json)
-    try:
-        with frame_bar(sources, every_line_is_shown=not as_json) as step, writer:
-            for frame, poses in seen:
-                written = writer.add(frame, poses)
-                teller.add(frame, poses, written)
-                step(frame)
-    finally:
-        teller.finish()
+    with frame_bar(sources, every_line_is_shown=not as_json) as step, writer:
+        for frame, poses in seen:
+            writer.add(frame, poses)
+            step(frame)

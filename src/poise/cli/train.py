@@ -112,7 +112,7 @@ def _run(config: RunConfig, folder: RunFolder, resume: bool, device: str, as_jso
             f"ended after step {outcome.step} of {trainer.total}: {config.train.patience} evaluations without a better "
             f"{config.train.best_by}; raise train.patience to go on"
         )
-    elif start >= trainer.total:
+    elif start >= trainer.total and not outcome.metrics:
         _say(f"nothing to do: {start} of {trainer.total} steps are done; raise train.steps to go on")
     for what, command in finish_run(config, trainer, folder, device).items():
         _say(f"{what + ':':9} {command}")
@@ -126,9 +126,10 @@ def _say(message: str) -> None:
 
 
 def _how_to_go_on(folder: RunFolder, device: str) -> str:
-    """The end of a message: the command that resumes the run, if there is a state to resume from."""
-    if not folder.state.exists():
+    """The end of a message: the command that resumes the run, or starts it again if nothing was saved."""
+    if not (folder.state.exists() or folder.never_saved):
         return ""
     from poise.train.commands import resume_command
 
-    return f"; go on with: {resume_command(folder.path, device)}"
+    what = "go on with" if folder.state.exists() else "nothing was saved yet; start again with"
+    return f"; {what}: {resume_command(folder.path, device)}"

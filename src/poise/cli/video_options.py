@@ -99,11 +99,13 @@ def parse_anonymise(text: str | None) -> Method | None:
     return None if text is None else cast("Method", _known("--anonymise", text, METHODS))
 
 
-def parse_choices(style: str, smooth: str | None, track: bool, save: list[str] | None) -> None:
-    """Usage errors for names that do not exist, and for smoothing nobody."""
+def parse_choices(style: str, smooth: str | None, track: bool, save: list[str] | None, files: bool = True) -> None:
+    """Usage errors for names that do not exist, for smoothing nobody, and for saving where no ``files`` are written."""
     _known("--style", style, STYLE_NAMES)
     for form in save or ():
         _known("--save", form, FORMAT_NAMES)
+        if not files:
+            raise typer.BadParameter(f"--save {form} writes a file, and --json alone writes none; add --out FOLDER")
     if smooth is not None:
         _known("--smooth", smooth, SMOOTH_NAMES)
         if not track:

@@ -98,7 +98,7 @@ class Teller:
         if frame.clip is None:
             self._echo(summary(frame.name or "picture", candidates, self._threshold), written.drawn)
             return
-        self._clip, self._drawn = frame.clip, written.drawn
+        self._clip, self._drawn = frame.clip, written.drawn or self._drawn
         self._frames += 1
         self._most = max(self._most, len(written.poses))
         if written.poses.ids is not None:
@@ -113,11 +113,12 @@ class Teller:
         if self._people:
             text += f", {_people(len(self._people))} followed"
         self._echo(text, self._drawn)
-        self._clip, self._frames, self._most, self._people = None, 0, 0, set()
+        self._clip, self._drawn, self._frames, self._most, self._people = None, None, 0, 0, set()
 
     def _echo(self, text: str, drawn: Path | None) -> None:
         if not self._silent:
-            typer.echo(text if drawn is None else f"{text} -> {drawn}")
+            line = text if drawn is None else f"{text} -> {drawn}"
+            typer.echo(line.encode("utf-8", "replace").decode("utf-8"))  # names of files may be no UTF-8
 
 
 def _people(count: int) -> str:

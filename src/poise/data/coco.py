@@ -6,12 +6,14 @@ Coordinates are taken as they stand in the file: keypoints are pixel indices, bo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from PIL import features
 
+from poise.data.coco_rules import extent, people_category
 from poise.data.images import image_size
 from poise.data.json_files import load_json, numbers, require_pictures
 from poise.data.outlines import SkeletonOutline, category_outline, outline_beside
@@ -21,8 +23,9 @@ from poise.types import FloatArray
 
 AREA_OF_BOX = 0.53
 """Share of its box that a person's segment covers on average; stands in where a file gives no area."""
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""What `read_folder` takes for pictures."""
+_AVIF = {".avif"} if "avif" in features.modules and features.check_module("avif") else frozenset[str]()
+IMAGE_SUFFIXES = frozenset({".bmp", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp", *_AVIF})
+"""What `read_folder` takes for pictures; ``.avif`` where Pillow can read it."""
 
 Unlabelled = Literal["ignore", "background"]
 Entry = Mapping[str, Any]
@@ -57,9 +60,8 @@ def read_coco(
     """
     annotations, images = Path(annotations), Path(images)
     data = _load(annotations)
-    categories = data.get("categories") or []
     skeleton = skeleton or outline_beside(annotations)
-    category = _person_category(categories, annotations, required=skeleton is None)
+    category = people_category(data.get("categories"), annotations, named=skeleton is None)
     skeleton = skeleton or category_outline(category, annotations)
     if category.get("keypoints") and len(category["keypoints"]) != len(skeleton.keypoints):
         raise ValueError(
@@ -80,7 +82,7 @@ def read_coco(
 
 
 def read_folder(images: str | Path, skeleton: Skeleton, name: str | None = None) -> PoseDataset:
-    """All pictures of a folder as pictures without people, in order of their names.
+    """All pictures of a folder as pictures without people, in order of their names; hidden files are none.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -89,9 +91,14 @@ def read_folder(images: str | Path, skeleton: Skeleton, name: str | None = None)
     images = Path(images)
     if not images.is_dir():
         raise FileNotFoundError(f"folder of pictures {images} does not exist")
-    paths = sorted(p for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    paths = sorted(p for p in visible(images.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES)
     records = [Record.without_people(p, i, image_size(p), len(skeleton)) for i, p in enumerate(paths)]
     return PoseDataset(name or images.name, skeleton, tuple(records))
+
+
+def visible(paths: Iterable[Path]) -> Iterator[Path]:
+    """Those whose names do not begin with a dot: macOS puts a hidden ``._a.jpg``, no picture, beside ``a.jpg``."""
+    return (path for path in paths if not path.name.startswith("."))
 
 
 def read_skeleton(category: Entry, where: str | Path) -> Skeleton:
@@ -129,18 +136,6 @@ def _load(path: Path) -> dict[str, Any]:
         if not all(isinstance(entry, dict) for entry in data[key]):
             raise ValueError(f"{path}: every entry of {key!r} must be an object")
     return data
-
-
-def _person_category(categories: Sequence[Any], path: Path, required: bool) -> Entry:
-    """The category with keypoints; if several have some, the one named person."""
-    fitting = [c for c in categories if isinstance(c, dict) and c.get("keypoints")]
-    if len(fitting) > 1:
-        fitting = [c for c in fitting if c.get("name") == "person"]
-    if len(fitting) == 1:
-        return fitting[0]
-    if required or len(categories) > 1:
-        raise ValueError(f'{path}: cannot tell which category has the keypoints; give exactly one a "keypoints" list')
-    return categories[0] if categories and isinstance(categories[0], dict) else {}
 
 
 def _images_by_id(entries: Iterable[Entry], path: Path) -> dict[Any, Entry]:
@@ -225,10 +220,10 @@ def _box(
 ) -> tuple[float, float, float, float]:
     """xyxy; without ``bbox``, the extent of the labelled keypoints."""
     if entry.get("bbox") is None:
-        if points is None:
+        box = None if points is None else extent(points)
+        if box is None:
             raise ValueError(f"{where}: it has neither bbox nor labelled keypoints")
-        seen = points[points[:, 2] > 0, :2]
-        return (*seen.min(0).tolist(), *seen.max(0).tolist())
+        return box
     x, y, width, height = numbers(entry["bbox"], "bbox", 4, where)
     if width < 0 or height < 0:
         raise ValueError(f"{where}: bbox {entry['bbox']} has a negative side")

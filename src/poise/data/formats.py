@@ -41,7 +41,7 @@ def read_dataset(
         kind: one of `KINDS`, or ``auto`` to recognise it (see `recognise`).
         skeleton: what the keypoints are: a `Skeleton`, the name of a built-in one, or a YAML file (see
             `poise.data.outlines`); by default as the data set says.
-        split: of a YOLO data set; by default all.
+        split: of a YOLO data set, or of an MPII file whose people say it (see `read_mpii_people`); by default all.
         unlabelled: people without a labelled keypoint become ignore regions, or background. MPII knows only the
             former.
         min_keypoints: keep only pictures with at least so many labelled keypoints.
@@ -60,7 +60,8 @@ def read_dataset(
         )
     folder = Path(images) if images is not None else find_images(path)
     if chosen == "mpii":
-        return read_mpii(path, folder, skeleton=_complete(outline), min_keypoints=min_keypoints, name=name)
+        whole = _complete(outline)
+        return read_mpii(path, folder, split=split, skeleton=whole, min_keypoints=min_keypoints, name=name)
     if chosen == "crowdpose":
         outline = outline or CROWDPOSE14
     return read_coco(path, folder, skeleton=outline, unlabelled=unlabelled, min_keypoints=min_keypoints, name=name)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,21 +15,33 @@ MAX_FILE_BYTES = 2_000_000_000
 """Largest annotation file that is read."""
 
 
-def load_json(path: Path) -> Any:
-    """The content of a JSON file.
+def load_json(path: Path, what: str = "annotation file") -> Any:
+    """The content of a JSON file, packed with gzip if its name ends in ``.gz``; ``what`` it is, for messages.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is larger than `MAX_FILE_BYTES`, or not JSON.
+        ValueError: it is larger than `MAX_FILE_BYTES`, packed or unpacked, damaged, or not JSON.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"annotation file {path} does not exist")
+        raise FileNotFoundError(f"{what} {path} does not exist")
     if path.stat().st_size > MAX_FILE_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size:,} bytes, more than the limit of {MAX_FILE_BYTES:,}")
+        raise ValueError(f"{what} {path} has {path.stat().st_size:,} bytes, more than the limit of {MAX_FILE_BYTES:,}")
+    content = _unpacked(path, what) if path.suffix == ".gz" else path.read_bytes()
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON: {' '.join(str(error).split())}") from None
+        raise ValueError(f"{what} {path} is not valid JSON: {' '.join(str(error).split())}") from None
+
+
+def _unpacked(path: Path, what: str) -> bytes:
+    try:
+        with gzip.open(path) as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{what} {path} is no gzip file, or is damaged: {' '.join(str(error).split())}") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"{what} {path} has more than the limit of {MAX_FILE_BYTES:,} bytes when unpacked")
+    return content
 
 
 def numbers(values: Any, what: str, count: int, where: str) -> list[float]:

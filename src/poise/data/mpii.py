@@ -3,7 +3,8 @@
 Two forms of an entry are read, one entry a person:
 
 - ``image``, ``center``, ``scale``, ``joints`` (16 x 2), ``joints_vis`` (16), and in some copies ``headbox``;
-- ``img_paths``, ``objpos``, ``scale_provided``, ``joint_self`` (16 x 3: x, y, 1 visible or 0 occluded; 0, 0 missing).
+- ``img_paths``, ``objpos``, ``scale_provided``, ``joint_self`` (16 x 3: x, y, 1 visible or 0 occluded; 0, 0 missing),
+  and ``isValidation`` (0 or 1), which tells the two parts of such a file apart.
 
 MPII counts pixels from 1, Poise from 0: all coordinates lose 1 (RSN spec 10). Letters: N persons, K = 16 joints.
 """
@@ -22,6 +23,7 @@ from poise.data.coco import AREA_OF_BOX
 from poise.data.images import image_size
 from poise.data.json_files import load_json, numbers, require_pictures
 from poise.data.records import PoseDataset, Record
+from poise.data.yolo import Split
 from poise.skeletons import MPII16, Skeleton
 from poise.types import FloatArray
 
@@ -43,12 +45,14 @@ class MpiiPerson:
         keypoints: (16, 3) float64 x, y, visibility (0 not labelled).
         box: (4,) xyxy, the square around the given centre (see `person_box`).
         head_box: (4,) xyxy, annotated box of the head, or None where the file has none.
+        validation: whether the person is for validation, or None where the file does not say.
     """
 
     image: str
     keypoints: FloatArray64
     box: FloatArray64
     head_box: FloatArray64 | None = None
+    validation: bool | None = None
 
 
 def person_box(center: Sequence[float], scale: float) -> FloatArray64:
@@ -69,24 +73,34 @@ def is_mpii(data: Any) -> bool:
     return isinstance(first, dict) and ({"image", "center"} <= first.keys() or {"img_paths", "objpos"} <= first.keys())
 
 
-def read_mpii_people(annotations: str | Path) -> tuple[MpiiPerson, ...]:
-    """All persons of a file in its order.
+def read_mpii_people(annotations: str | Path, split: Split | None = None) -> tuple[MpiiPerson, ...]:
+    """All persons of a file in its order, or those of one part: ``train`` or ``val``, as ``isValidation`` says.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it does not fit; one line that names file and entry (counted from 0).
+        ValueError: it does not fit, or has no such part; one line that names file and entry (counted from 0).
     """
     path = Path(annotations)
     data = load_json(path)
     if not isinstance(data, list) or not all(isinstance(entry, dict) for entry in data):
         raise ValueError(f"{path} is not an MPII file: its top level must be a list of objects, one a person")
-    return tuple(parse_person(entry, f"{path}: entry {i}") for i, entry in enumerate(data))
+    people = tuple(parse_person(entry, f"{path}: entry {i}") for i, entry in enumerate(data))
+    return people if split is None else _part(people, split, path)
+
+
+def _part(people: Sequence[MpiiPerson], split: Split, path: Path) -> tuple[MpiiPerson, ...]:
+    unsaid = [i for i, person in enumerate(people) if person.validation is None]
+    if unsaid or split == "test":
+        reason = f"entry {unsaid[0]} has no isValidation" if unsaid else "isValidation tells train from val alone"
+        raise ValueError(f"{path} has no part {split!r}: {reason}; ask for no part to read everybody")
+    return tuple(person for person in people if person.validation == (split == "val"))
 
 
 def read_mpii(
     annotations: str | Path,
     images: str | Path,
     *,
+    split: Split | None = None,
     skeleton: Skeleton | None = None,
     min_keypoints: int = 0,
     name: str | None = None,
@@ -100,6 +114,7 @@ def read_mpii(
     Args:
         annotations: the JSON file.
         images: the folder of its pictures.
+        split: as `read_mpii_people`; by default everybody is read.
         skeleton: only for its name, limbs and sigmas: 16 keypoints in MPII's order; by default `MPII16`.
         min_keypoints: keep only pictures with at least so many labelled keypoints.
         name: name of the data set; by default the file's stem.
@@ -115,7 +130,7 @@ def read_mpii(
             f"{annotations}: MPII has {len(MPII16)} joints, skeleton {skeleton.name!r} has {len(skeleton)}"
         )
     people: dict[str, list[MpiiPerson]] = {}
-    for person in read_mpii_people(annotations):
+    for person in read_mpii_people(annotations, split):
         people.setdefault(person.image, []).append(person)
     counts = {key: sum(int((p.keypoints[:, 2] > 0).sum()) for p in who) for key, who in people.items()}
     kept = {key: who for key, who in people.items() if counts[key] >= min_keypoints}
@@ -136,7 +151,8 @@ def parse_person(entry: Mapping[str, Any], where: str) -> MpiiPerson:
         raise ValueError(f"{where}: scale must be positive, not {scale}")
     keypoints = _joints_with_flag(entry, where) if other else _joints(entry, where)
     head = next((entry[key] for key in ("headbox", "head_box", "head_rect") if entry.get(key) is not None), None)
-    return MpiiPerson(image, keypoints, person_box(center, scale), None if head is None else _head_box(head, where))
+    head_box = None if head is None else _head_box(head, where)
+    return MpiiPerson(image, keypoints, person_box(center, scale), head_box, _validation(entry, where))
 
 
 def read_head_boxes(path: str | Path) -> FloatArray64:
@@ -175,6 +191,15 @@ def _load_mat(path: Path) -> dict[str, Any]:
         return dict(loadmat(str(path)))
     except Exception as error:  # the reader of damaged files raises nearly anything
         raise ValueError(f"{path} is not a readable .mat file: {' '.join(str(error).split())}") from None
+
+
+def _validation(entry: Mapping[str, Any], where: str) -> bool | None:
+    value = entry.get("isValidation")
+    if value is None:
+        return None
+    if value not in (0, 1):
+        raise ValueError(f"{where}: isValidation must be 0 or 1, not {value!r}")
+    return bool(value)
 
 
 def _joints(entry: Mapping[str, Any], where: str) -> FloatArray64:

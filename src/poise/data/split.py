@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
+from poise.data.coco_rules import people_category
 from poise.data.formats import AUTO, known_kind, read_dataset, recognise
 from poise.data.json_files import load_json
+from poise.data.outlines import category_outline
 from poise.data.writers import coco_document
 from poise.files import write_text
 from poise.skeletons import Skeleton
@@ -35,7 +38,8 @@ def split_dataset(
     """Deal the pictures of a data set out to parts, each written as one COCO file ``STEM_PART.json``.
 
     The same seed gives the same parts. Every picture is in exactly one. COCO and CrowdPose files keep all that they
-    say of pictures and people; the other formats are turned into COCO. Pictures stay where they are.
+    say of pictures and people; the other formats are turned into COCO. Pictures stay where they are. Where a part does
+    not tell its whole skeleton, because a YAML file did, or sigmas were estimated, ``STEM_PART.skeleton.yaml`` does.
 
     Args:
         path: as `read_dataset`.
@@ -64,12 +68,28 @@ def split_dataset(
     crowds = [sum(len(r) > limit for limit in GROUPS) for r in dataset] if by_people else [0] * len(keys)
     home = dict(zip(keys, deal(crowds, shares, seed), strict=True))
     files = {name: out / f"{path.stem}_{name}.json" for name in shares}
-    for file in files.values():
+    outlines = [] if _told(document, path) == dataset.skeleton else [_outline_of(file) for file in files.values()]
+    for file in (*files.values(), *outlines):
         if file.exists():
             raise FileExistsError(f"{file} is there already; remove it or choose another folder")
+    for file in outlines:
+        write_text(file, yaml.safe_dump(dataset.skeleton.to_dict(), sort_keys=False, allow_unicode=True))
     for name, file in files.items():
         write_text(file, json.dumps(_part(document, home, name)))
     return files
+
+
+def _told(document: Mapping[str, Any], path: Path) -> Skeleton | None:
+    """The skeleton that the content of a COCO file tells by itself; None if something is missing."""
+    try:
+        return category_outline(people_category(document.get("categories"), path, named=True), path).skeleton()
+    except ValueError:
+        return None
+
+
+def _outline_of(file: Path) -> Path:
+    """The YAML file that describes the skeleton of this annotation file alone."""
+    return file.with_name(f"{file.stem}.skeleton.yaml")
 
 
 def deal(groups: Sequence[int], shares: Mapping[str, float], seed: int) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeGuard, get_args
 import numpy as np
 import yaml
 
-from poise.data.coco import AREA_OF_BOX, IMAGE_SUFFIXES, Unlabelled
+from poise.data.coco import AREA_OF_BOX, IMAGE_SUFFIXES, Unlabelled, visible
 from poise.data.images import image_size
 from poise.data.outlines import SkeletonOutline, outline_beside
 from poise.data.records import PoseDataset, Record
@@ -275,9 +275,9 @@ def _people(records: Sequence[Record], count: int) -> tuple[FloatArray, FloatArr
 
 
 def _listed(path: Path) -> list[Path]:
-    """All pictures of a folder and the folders in it, or the pictures that a text file lists."""
+    """All pictures of a folder and the folders in it, but no hidden files, or the pictures that a text file lists."""
     if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        return sorted(p for p in visible(path.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES)
     if path.is_file() and path.suffix == ".txt":
         lines = path.read_text(encoding="utf-8").splitlines()
         return [path.parent / line.strip() for line in lines if line.strip()]

@@ -6,11 +6,13 @@ Letters: K keypoints.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from itertools import takewhile
+from pathlib import Path, PurePath
 from typing import Any
 
+from poise.data.json_files import load_json
 from poise.evaluate.evaluation import CROWD_LIMITS, Evaluation, evaluate_entries, truth_skeleton
-from poise.evaluate.tables import BODY_SHARE_OF_BOX, person_category, read_json, read_truth
+from poise.evaluate.tables import BODY_SHARE_OF_BOX, person_category, read_truth
 from poise.skeletons import Skeleton
 
 __all__ = [
@@ -94,15 +96,15 @@ def read_results(path: str | Path, truth: Mapping[str, Any]) -> list[dict[str, A
 
     Args:
         path: a list of results; or an object with ``images`` and ``annotations``, as ``poise predict`` writes, whose
-            pictures are found in the truth by their file names.
+            pictures are found in the truth by their file names, folders of which count where several are called alike.
         truth: content of the annotation file that the results are of.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is something else, or pictures are not those of the truth.
+        ValueError: it is something else, or its pictures are not those of the truth, one by one.
     """
     where = f"results file {path}"
-    data = read_json(Path(path), where)
+    data = load_json(Path(path), "results file")
     entries: Any = data.get("annotations") if isinstance(data, dict) else data
     if not isinstance(entries, list):
         raise ValueError(f"{where} holds neither a list of COCO results nor an object with images and annotations")
@@ -115,15 +117,43 @@ def read_results(path: str | Path, truth: Mapping[str, Any]) -> list[dict[str, A
 
 def _ids_by_file(images: Sequence[Mapping[str, Any]], truth: Mapping[str, Any], where: str) -> dict[Any, Any]:
     """From the ids of pictures in a file to the ids of the pictures of the same name in the truth."""
-    by_name = {_file_name(image): image["id"] for image in truth["images"]}
-    ids = {}
+    known: dict[str, list[tuple[_Parts, Any]]] = {}
+    for image in truth["images"]:
+        parts = _parts(image)
+        known.setdefault(parts[-1], []).append((parts, image["id"]))
+    ids: dict[Any, Any] = {}
+    taken: dict[Any, Any] = {}
     for image in images:
-        name = _file_name(image)
-        if name not in by_name:
-            raise ValueError(f"{where} has a picture {image.get('file_name')!r}, which the annotations do not list")
-        ids[image.get("id")] = by_name[name]
+        name = image.get("file_name")
+        found = _alike(_parts(image), known.get(_parts(image)[-1], []))
+        if len(found) != 1:
+            problem = "could be several of the annotations" if found else "the annotations do not list"
+            raise ValueError(f"{where} has a picture {name!r}, which {problem}")
+        if found[0] in taken:
+            raise ValueError(
+                f"{where} has pictures {taken[found[0]]!r} and {name!r}, but the annotations list one such picture"
+            )
+        taken[found[0]] = name
+        ids[image.get("id")] = found[0]
     return ids
 
 
-def _file_name(image: Mapping[str, Any]) -> str:
-    return Path(str(image.get("file_name", ""))).name
+_Parts = tuple[str, ...]
+
+
+def _parts(image: Mapping[str, Any]) -> _Parts:
+    """Folders and name of a picture."""
+    return PurePath(str(image.get("file_name", ""))).parts or ("",)
+
+
+def _alike(parts: _Parts, known: Sequence[tuple[_Parts, Any]]) -> list[Any]:
+    """Ids of the known pictures that share most folders from the end; of these, those that share all they have."""
+    shares = [_shared(parts, other) for other, _ in known]
+    best = [entry for entry, share in zip(known, shares, strict=True) if share == max(shares)]
+    whole = [(other, key) for other, key in best if len(other) == max(shares)]
+    return [key for _, key in whole or best]
+
+
+def _shared(first: _Parts, second: _Parts) -> int:
+    """How many parts two paths share from the end."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first[::-1], second[::-1], strict=False)))

@@ -105,14 +105,14 @@ def truth_skeleton(data: Entry, path: Path | None = None, outline: SkeletonOutli
     Raises:
         ValueError: the keypoints are not named, or sigmas are missing and nobody is there to estimate them from.
     """
+    from poise.data.coco_rules import people_category
     from poise.data.outlines import category_outline, outline_beside
 
     where = "annotations" if path is None else str(path)
     if outline is None and path is not None:
         outline = outline_beside(path)
     if outline is None:
-        number = person_category(data)
-        category: Entry = next((c for c in data.get("categories") or [] if c.get("id") == number), {})
+        category = people_category(data.get("categories"), where)
         if not category.get("keypoints"):
             raise ValueError(f"{where} names no keypoints; say which skeleton it is (--skeleton)")
         outline = category_outline(category, where)

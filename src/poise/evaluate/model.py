@@ -11,11 +11,13 @@ import numpy as np
 import torch
 
 from poise.data.coco import read_coco
-from poise.data.outlines import built_in
+from poise.data.coco_rules import people_category
+from poise.data.outlines import built_in, outline_beside
 from poise.data.records import PoseDataset, Record
 from poise.data.samples import record_image
 from poise.evaluate.coco import evaluate_keypoints, person_category, read_truth
 from poise.evaluate.dataset import AnyPredictor
+from poise.evaluate.tables import truth_table
 from poise.geometry.oks import oks
 from poise.models.base import PoseModel
 from poise.predict.boxes import Boxes, read_boxes
@@ -23,6 +25,7 @@ from poise.predict.predictor import Predictor
 from poise.predict.sources import Named
 from poise.predict.topdown import TopDownPredictor
 from poise.predict.views import Scale
+from poise.skeletons import Skeleton
 from poise.types import Poses
 
 Progress = Callable[[int, int], None]
@@ -91,9 +94,8 @@ def predict_annotated(
     Poses of all scores are in them: the metrics want them. Boxes from a file are found by the ids of the pictures.
     """
     data = read_truth(annotations)
-    _check_keypoints(data, predictor, annotations)
-    dataset = read_coco(annotations, images, skeleton=predictor.skeleton)
-    category = person_category(data) or 1
+    dataset = _dataset(data, predictor.skeleton, annotations, images)
+    category = category_of_results(data)
     people = getattr(predictor, "people", None)
     if isinstance(people, Boxes):
         people.require([record.image_id for record in dataset])
@@ -113,6 +115,21 @@ def predict_annotated(
     return results
 
 
+def require_annotated(model: PoseModel, annotations: str | Path, images: str | Path) -> None:
+    """Raise what `evaluate_model` would raise for the annotation file or the folder, without running the model."""
+    data = read_truth(annotations)
+    dataset = _dataset(data, model.skeleton, annotations, images)
+    truth_table(data, model.skeleton)
+    if model.view.kind != "whole":
+        read_boxes(annotations).require([record.image_id for record in dataset])
+
+
+def category_of_results(data: Mapping[str, Any]) -> int:
+    """The category that poses get among the results on a COCO file: that of its people, 1 if it lists none."""
+    category = person_category(data)
+    return 1 if category is None else category
+
+
 def scored_by_truth(poses: Poses, record: Record) -> Poses:
     """Poses (image px) whose scores are their largest OKS with the people of the picture (SMPR spec 12).
 
@@ -129,14 +146,21 @@ def _pictures(dataset: PoseDataset) -> Iterator[Named]:
         yield Named(record_image(record), str(record.path), record.image_id)
 
 
-def _check_keypoints(data: Mapping[str, Any], predictor: AnyPredictor, annotations: str | Path) -> None:
-    """``ValueError`` if the file names other keypoints than the model, even if it has as many."""
-    category = person_category(data)
-    for entry in data.get("categories") or []:
-        names = tuple(entry.get("keypoints") or ())
-        known = built_in(names)
-        if entry["id"] == category and names and predictor.skeleton.keypoints not in (names, known and known.keypoints):
-            raise ValueError(
-                f"{annotations} has the keypoints {', '.join(names)}; the model finds "
-                f"{', '.join(predictor.skeleton.keypoints)}"
-            )
+def _dataset(data: Mapping[str, Any], skeleton: Skeleton, annotations: str | Path, images: str | Path) -> PoseDataset:
+    """The pictures of a file whose content is ``data``, if it has the skeleton's keypoints."""
+    _check_keypoints(data, skeleton, annotations)
+    # regions without keypoints need no box: what is ignored is the evaluation's business
+    return read_coco(annotations, images, skeleton=skeleton, unlabelled="background")
+
+
+def _check_keypoints(data: Mapping[str, Any], skeleton: Skeleton, annotations: str | Path) -> None:
+    """``ValueError`` if a file and the YAML file beside it name other keypoints than the model, even if as many."""
+    outline = outline_beside(Path(annotations))
+    category = people_category(data.get("categories"), annotations)
+    told = [tuple(map(str, category.get("keypoints") or ())), () if outline is None else outline.keypoints]
+    told = [names for names in told if names]
+    known = [found.keypoints for found in map(built_in, told) if found is not None]
+    if told and skeleton.keypoints not in [*told, *known]:
+        raise ValueError(
+            f"{annotations} has the keypoints {', '.join(told[-1])}; the model finds {', '.join(skeleton.keypoints)}"
+        )

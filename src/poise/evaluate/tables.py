@@ -6,8 +6,6 @@ ids, people in the order of their file, poses by picture and score: ties are the
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from poise.data.coco_rules import extent, people_category
+from poise.data.json_files import load_json
 from poise.skeletons import Skeleton
 
 BODY_SHARE_OF_BOX = 0.53
@@ -110,49 +110,29 @@ def read_truth(truth: str | Path | Entry) -> Entry:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not JSON, or has no list of images.
+        ValueError: it is not JSON, damaged, larger than `load_json` reads, or has no list of images.
     """
     if isinstance(truth, Mapping):
         data, where = truth, "annotations"
     else:
         where = f"annotation file {truth}"
-        data = read_json(Path(truth), where)
+        data = load_json(Path(truth))
     if not isinstance(data, Mapping) or not isinstance(data.get("images"), list):
         raise ValueError(f"{where} has no list of images; a COCO keypoint file has images, annotations and categories")
     return data
 
 
-def read_json(path: Path, where: str) -> Any:
-    """The content of a JSON file, packed with gzip if its name ends so; ``where`` begins the messages of errors.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not JSON.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{where} does not exist")
-    try:
-        content = path.read_bytes()
-        return json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
-    except (ValueError, RecursionError, EOFError, gzip.BadGzipFile) as error:
-        raise ValueError(f"{where} is not valid JSON: {' '.join(str(error).split())}") from None
-
-
 def person_category(data: Entry) -> int | None:
-    """Id of the category that has keypoints (else is called person) in a COCO file; None if it lists no categories.
+    """Id of the category of people in a COCO file (see `people_category`); None if it lists no categories.
 
     Raises:
-        ValueError: categories are listed, but none is of people.
+        ValueError: it cannot be told which one it is, or its id is not a number.
     """
-    categories = data.get("categories") or []
-    if not categories:
-        return None
-    for fits in (lambda c: bool(c.get("keypoints")), lambda c: c.get("name") == "person"):
-        for category in categories:
-            if fits(category):
-                return int(category["id"])
-    names = ", ".join(str(c.get("name")) for c in categories[:5])
-    raise ValueError(f"none of the annotations' categories has keypoints or is called person: {names}")
+    category = people_category(data.get("categories"), "annotations")
+    number = category.get("id")
+    if number is not None and not isinstance(number, int):
+        raise ValueError(f"category {category.get('name')!r} of the annotations has id {number!r}; expected a number")
+    return number
 
 
 def truth_table(data: Entry, skeleton: Skeleton) -> TruthTable:
@@ -171,11 +151,11 @@ def truth_table(data: Entry, skeleton: Skeleton) -> TruthTable:
     boxes = _boxes(people, keypoints, names)
     crowd = np.array([bool(p.get("iscrowd")) for p in people], np.bool_)
     counted = (keypoints[..., 2] > 0).sum(1).tolist()
-    labelled = np.array([p.get("num_keypoints", c) for p, c in zip(people, counted, strict=True)], np.int64)
+    labelled = _numbers(_given(people, "num_keypoints", counted), "num_keypoints", names.__getitem__)
     crowd_index = np.array([picture.get("crowdIndex", np.nan) for picture in pictures], np.float64)
     shares = (boxes[:, 3] * boxes[:, 2] * BODY_SHARE_OF_BOX).tolist()
     if np.isnan(crowd_index).all():
-        shares = [p.get("area", share) for p, share in zip(people, shares, strict=True)]
+        shares = _given(people, "area", shares)
     return TruthTable(
         skeleton=skeleton,
         image_ids=tuple(number_of),
@@ -260,6 +240,11 @@ def _people(data: Entry, number_of: Mapping[Any, int]) -> tuple[list[Entry], lis
     return people, [f"annotation {p.get('id', number)!r}" for number, p in enumerate(people, 1)]
 
 
+def _given(people: Sequence[Entry], field: str, otherwise: Sequence[Any]) -> list[Any]:
+    """What people have under a field, and something else where that is missing or null."""
+    return [other if p.get(field) is None else p[field] for p, other in zip(people, otherwise, strict=True)]
+
+
 def _boxes(people: Sequence[Entry], keypoints: Floats, names: Sequence[str]) -> Floats:
     """(M, 4) x, y, width, height; the extent of the labelled keypoints where a person has no box."""
     boxes = [p.get("bbox") or _extent(points) for p, points in zip(people, keypoints, strict=True)]
@@ -274,11 +259,8 @@ def _rectangles(boxes: list[Any], where: Callable[[int], str]) -> Floats:
 
 
 def _extent(points: Floats) -> list[float]:
-    seen = points[points[:, 2] > 0, :2]
-    if len(seen) == 0:
-        return [0.0, 0.0, 0.0, 0.0]
-    low, high = seen.min(0), seen.max(0)
-    return [*low.tolist(), *(high - low).tolist()]
+    x1, y1, x2, y2 = extent(points) or (0.0, 0.0, 0.0, 0.0)
+    return [x1, y1, x2 - x1, y2 - y1]
 
 
 def _rows(results: Sequence[Entry], category: int | None) -> Ints:

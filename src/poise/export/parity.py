@@ -124,10 +124,11 @@ def compare(reference: Poses, found: Poses, name: str) -> Parity:
         other = left.pop(best)
         marks = np.abs(found.keypoint_scores[other] - pose.keypoint_scores[0]).max()
         score = max(float(marks), abs(float(found.scores[other] - pose.scores[0])))
-        worst = [max(worst[0], float(distances[best])), max(worst[1], score)]
-        if worst[0] > KEYPOINT_LIMIT or worst[1] > SCORE_LIMIT:
+        gaps = float(np.abs(found.keypoints[other] - pose.keypoints[0]).max()), score
+        worst = [max(worst[0], gaps[0]), max(worst[1], gaps[1])]
+        if not (gaps[0] <= KEYPOINT_LIMIT and gaps[1] <= SCORE_LIMIT):  # NaN is no agreement
             raise ParityError(
-                f"in {name} a pose of score {pose.scores[0]:.4f} is {worst[0]:.3f} px and {worst[1]:.5f} in score away "
+                f"in {name} a pose of score {pose.scores[0]:.4f} is {gaps[0]:.3f} px and {gaps[1]:.5f} in score away "
                 f"from torch's; allowed are {KEYPOINT_LIMIT} px and {SCORE_LIMIT}"
             )
     if left and found.scores[left].max() > LEAST_SCORE + SCORE_LIMIT:

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from poise.data.images import read_image
-from poise.evaluate.coco import evaluate_keypoints, person_category, read_truth
+from poise.evaluate.coco import evaluate_keypoints, read_truth
+from poise.evaluate.model import category_of_results
 from poise.extras import needs
 from poise.predict.exported import ExportedPredictor
 from poise.predict.people import People
@@ -26,6 +27,9 @@ from poise.types import Poses
 
 MOST_PICTURES = 100
 """Pictures that ranges are read off; more hardly change them."""
+
+
+_WEIGHTED = ("Conv", "DeformConv", "Gemm", "MatMul")
 
 
 class Loss(NamedTuple):
@@ -104,18 +108,23 @@ def quantise(source: Path, target: Path, description: Mapping[str, Any], picture
 
 
 def last_convolutions(graph: Any) -> list[str]:
-    """Names of the convolutions of an ONNX graph from which no way leads to another one: the outputs of a network.
+    """Names of the convolutions of an ONNX graph whose values are coordinates or logits: eight bits are too few.
 
-    Their values are coordinates and logits, for which eight bits are too few.
+    From those no way leads to another convolution, or one leads to what the graph returns through no other layer with
+    weights: poses that a later layer refines are part of what it returns.
     """
     reaches: dict[str, bool] = {}  # tensor -> whether a convolution is behind it
+    returned = {output.name for output in graph.output}  # tensors from which a way without weights leads there
     last = []
     for node in reversed(graph.node):
         behind = any(reaches.get(name, False) for name in node.output)
-        if node.op_type == "Conv" and not behind:
+        direct = any(name in returned for name in node.output)
+        if node.op_type == "Conv" and (direct or not behind):
             last.append(node.name)
         for name in node.input:
             reaches[name] = reaches.get(name, False) or behind or node.op_type == "Conv"
+        if direct and node.op_type not in _WEIGHTED:
+            returned.update(node.input)
     return last
 
 
@@ -155,8 +164,10 @@ def measure_loss(before: ExportedModel, after: ExportedModel, pictures: Pictures
         truth = _seen_of(read_truth(pictures.annotations), pictures.paths)
         by_name = {path.name: path for path in pictures.paths}
         named = [(image["id"], by_name[Path(image["file_name"]).name]) for image in truth["images"]]
+        if not any(entry.get("num_keypoints", 1) for entry in truth["annotations"]):
+            raise ValueError(f"{pictures.annotations} has nobody with keypoints in the pictures to calibrate with")
         told = f"{pictures.annotations}, {len(named)} pictures"
-        results = [_results(model, named, person_category(truth) or 1) for model in (first, second)]
+        results = [_results(model, named, category_of_results(truth)) for model in (first, second)]
     else:
         named = list(enumerate(pictures.paths))
         truth = _own_truth(first, named)
@@ -181,14 +192,14 @@ def _seen_of(truth: Mapping[str, Any], paths: Sequence[Path]) -> dict[str, Any]:
 
 
 def _results(predictor: ExportedPredictor, pictures: Sequence[tuple[Any, Path]], category: int) -> list[dict[str, Any]]:
-    found = predictor.predict_iter((Named(path, path.name, key) for key, path in pictures), min_score=0.0)
+    found = predictor.predict_iter((Named(path, path.name) for _, path in pictures), min_score=0.0)
     return [entry for (key, _), poses in zip(pictures, found, strict=True) for entry in poses.to_coco(key, category)]
 
 
 def _own_truth(predictor: ExportedPredictor, pictures: Sequence[tuple[Any, Path]]) -> dict[str, Any]:
     """The poses that users would be shown, as annotations."""
     skeleton = predictor.skeleton
-    found = predictor.predict(Named(path, path.name, key) for key, path in pictures)
+    found = predictor.predict(Named(path, path.name) for _, path in pictures)
     annotations = [a for (key, _), poses in zip(pictures, found, strict=True) for a in _annotations(poses, key)]
     if not annotations:
         raise ValueError("the model finds nobody in the pictures to calibrate with; name others")

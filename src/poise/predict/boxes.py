@@ -5,7 +5,6 @@ Letters: N boxes. Frame: image px.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from poise.data.coco_rules import extent, people_category
+from poise.data.json_files import load_json
 from poise.data.mpii import is_mpii, read_mpii_people
 from poise.predict.sources import Named, source_name, to_image
 from poise.types import FloatArray, ImageArray
@@ -149,8 +150,9 @@ class Boxes:
 def read_boxes(path: str | Path, category: int = PERSON) -> Boxes:
     """Read person boxes: a COCO annotation file, an MPII file, or a list of COCO detection results.
 
-    Boxes of other categories, of crowds, and without width or height are left out. A box without a ``score`` has 1.
-    The boxes of an MPII file are the squares that it describes, its pictures' ids are their file names.
+    Boxes of other categories, of crowds, and without width or height are left out. A box without a ``score`` has 1. In
+    an annotation file a person without ``bbox`` has the extent of the labelled keypoints. The boxes of an MPII file are
+    the squares that it describes, its pictures' ids are their file names.
 
     Args:
         path: the JSON file. An object has ``images`` and ``annotations``, a list has entries with ``image_id``,
@@ -162,12 +164,7 @@ def read_boxes(path: str | Path, category: int = PERSON) -> Boxes:
         ValueError: it is neither of the two, or an entry does not fit; one line that names file and entry.
     """
     where = str(path)
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"box file {where} does not exist")
-    try:
-        data = json.loads(Path(path).read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"box file {where} is not valid JSON: {' '.join(str(error).split())}") from None
+    data = load_json(Path(path), "box file")
     if is_mpii(data):
         return _squares(Path(path))
     if isinstance(data, list):
@@ -178,7 +175,7 @@ def read_boxes(path: str | Path, category: int = PERSON) -> Boxes:
             f"box file {where} is neither a COCO annotation file (images, annotations) nor a list of detections"
         )
     names = {_key(image, "id", f"{where}: an image"): str(image.get("file_name", "")) for image in data["images"]}
-    of_people = _person_category(data.get("categories") or [], where)
+    of_people = people_category(data.get("categories"), f"box file {where}").get("id")
     return Boxes(_boxes(data["annotations"], names, of_people, where), names, where)
 
 
@@ -192,33 +189,32 @@ def _squares(path: Path) -> Boxes:
 
 
 def _boxes(
-    entries: Sequence[Any], pictures: Collection[Key] | None, category: int | None, where: str
+    entries: Sequence[Any], pictures: Collection[Key] | None, category: Any, where: str
 ) -> dict[Key, PersonBoxes]:
-    """Boxes by picture: of all ``pictures``, or of those that occur."""
+    """Boxes by picture: of all ``pictures`` that a file of annotations lists, or of those that detections are in."""
     found: dict[Key, list[tuple[list[float], float]]] = {key: [] for key in pictures or ()}
     for number, entry in enumerate(entries):
         name = f"{where}: box {number}"
         key = _key(entry, "image_id", name)
         if entry.get("iscrowd") or (category is not None and entry.get("category_id", category) != category):
             continue
-        x, y, width, height = _numbers(entry.get("bbox"), 4, f"{name}: bbox")
+        if pictures is not None and entry.get("bbox") is None:
+            box = _extent(entry.get("keypoints"), name)
+        else:
+            x, y, width, height = _numbers(entry.get("bbox"), 4, f"{name}: bbox")
+            box = [x, y, x + width, y + height]
         score = _numbers([entry.get("score", 1.0)], 1, f"{name}: score")[0]
         if pictures is not None and key not in pictures:
             raise ValueError(f"{name} is in picture {key!r}, which the file does not list")
-        if width > 0 and height > 0:
-            found.setdefault(key, []).append(([x, y, x + width, y + height], score))
+        if box[2] > box[0] and box[3] > box[1]:
+            found.setdefault(key, []).append((box, score))
     return {key: PersonBoxes.of([b for b, _ in many], [s for _, s in many]) for key, many in found.items()}
 
 
-def _person_category(categories: Sequence[Any], where: str) -> int | None:
-    """The category with keypoints, else the one called person; None if there are none."""
-    for fits in (lambda c: bool(c.get("keypoints")), lambda c: c.get("name") == "person"):
-        for category in categories:
-            if isinstance(category, dict) and fits(category):
-                return int(category["id"])
-    if categories:
-        raise ValueError(f"box file {where}: none of its categories has keypoints or is called person")
-    return None
+def _extent(keypoints: Any, where: str) -> list[float]:
+    """xyxy that stands in for the box of an annotation; without extent where nothing is labelled."""
+    count = len(keypoints) // 3 if isinstance(keypoints, list) else 0
+    return list(extent(_numbers(keypoints or [], 3 * count, f"{where}: keypoints")) or (0.0, 0.0, 0.0, 0.0))
 
 
 def _key(entry: Any, field: str, where: str) -> Key:

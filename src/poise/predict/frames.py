@@ -2,7 +2,8 @@
 
 | text | means |
 |---|---|
-| a picture, a folder, a pattern, a ``.txt`` list | see `poise.predict.sources.find_pictures`; videos count, too |
+| a picture, a folder, a pattern | see `poise.predict.sources.find_pictures`; videos count, too |
+| a ``.txt`` list | one of the others a line, but ``-``, seen from the list's folder |
 | a video file | its frames |
 | ``0``, ``1`` ... or ``camera:0`` | a camera |
 | ``rtsp://``, ``http://``, ``https://``, ``rtmp://``, ``udp://`` ... | a stream; with a picture's suffix, a picture |
@@ -20,8 +21,8 @@ import re
 import sys
 import time as clock
 import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -30,9 +31,10 @@ from urllib.parse import urlparse
 
 from PIL import Image
 
-from poise.data.coco import IMAGE_SUFFIXES
+from poise.data.coco import IMAGE_SUFFIXES, visible
+from poise.predict.newest import newest
 from poise.predict.sources import each_picture, listed_names, natural_key, source_name, to_image
-from poise.predict.video import VIDEO_SUFFIXES, VideoError, VideoInfo, VideoReader
+from poise.predict.video import VIDEO_SUFFIXES, VideoError, VideoFrame, VideoInfo, VideoReader
 from poise.types import ImageArray
 
 MAX_DOWNLOAD = 200_000_000
@@ -95,7 +97,8 @@ class Source:
     """Something that frames come from, not opened yet.
 
     Attributes:
-        kind: ``picture``, ``video``, ``camera``, ``stream`` or ``stdin``.
+        kind: ``picture``, ``video``, ``camera``, ``stream``, ``stdin``, or ``missing``: a folder or pattern in a list
+            that held nothing when the list was read, and is looked at again when it is its turn.
         name: file name, address, number of the camera.
     """
 
@@ -117,8 +120,7 @@ def find_sources(text: str | Path) -> list[Source]:
         if "://" in name:
             suffix = Path(urlparse(name).path).suffix.lower()
             return [Source("picture" if suffix in IMAGE_SUFFIXES else "stream", name)]
-        number = name.removeprefix("camera:")
-        if re.fullmatch("[0-9]{1,4}", number) and not Path(name).exists():
+        if (number := _camera_number(name)) and not Path(name).exists():
             return [Source("camera", number)]
     path = Path(name)
     if path.is_file() and path.suffix.lower() == ".txt":
@@ -126,14 +128,29 @@ def find_sources(text: str | Path) -> list[Source]:
     return [_file(found) for found in _find_files(path)]
 
 
+def _camera_number(name: str) -> str | None:
+    number = name.removeprefix("camera:")
+    return number if re.fullmatch("[0-9]{1,4}", number) else None
+
+
 def _listed(line: str, folder: Path) -> list[Source]:
-    """What a line of a list means: an address, or a file, which is looked for when it is its turn."""
-    return find_sources(line) if "://" in line else [_file(folder / line)]
+    """What a line of a list means; a file is looked for when it is its turn."""
+    path = folder / line
+    if "://" in line or (_camera_number(line) and not path.exists()):
+        return find_sources(line)
+    try:
+        if glob.has_magic(line) and not path.exists():
+            path = Path(glob.escape(str(folder))) / line
+        elif not path.is_dir():
+            return [_file(path)]
+        return [_file(found) for found in _find_files(path)]
+    except (ValueError, OSError):
+        return [Source("missing", str(path))]
 
 
 def _find_files(path: Path) -> list[Path]:
     if path.is_dir():
-        found = _media(path.iterdir())
+        found = _media(visible(path.iterdir()))
         if not found:
             raise ValueError(f"folder {path} has no pictures and no videos ({', '.join(sorted(_SUFFIXES))})")
         return found
@@ -198,10 +215,51 @@ def open_source(source: Source, part: Part | None = None) -> Iterator[Frame]:
     if source.kind == "picture":
         return _picture(source.name)
     if source.kind == "camera":
-        return _camera(int(source.name), part)
+        return newest(_camera(int(source.name), part))
     if source.kind == "stdin":
-        return _stdin(part)
+        return _stdin(part, lambda name: frames(name, part))
+    if source.kind == "missing":
+        return frames(Path(source.name), part)
     return _video(source.name, source.name, part, live=source.kind == "stream")
+
+
+def readable(
+    sources: Iterable[Source],
+    part: Part,
+    noted: Callable[[str], object],
+    check: Callable[[Frame], object] | None = None,
+) -> Iterator[Frame]:
+    """The frames of the sources that can be read, one after the other; also of names on standard input.
+
+    Args:
+        sources: where they come from.
+        part: of videos.
+        noted: called with what is wrong with a source, one line that names it; then it is the next one's turn.
+        check: called with each frame; raises ``ValueError`` if it cannot be used, which ends its source.
+    """
+
+    def of_name(name: str) -> Iterator[Frame]:
+        try:
+            found = find_sources(name)
+        except (ValueError, OSError) as error:
+            noted(_problem(name, error))
+            return
+        yield from readable(found, part, noted, check)
+
+    for source in sources:
+        try:
+            for frame in _stdin(part, of_name) if source.kind == "stdin" else open_source(source, part):
+                if check is not None:
+                    check(frame)
+                yield frame
+        except (ValueError, OSError) as error:
+            noted(_problem(source.name, error))
+
+
+def _problem(name: str, error: Exception) -> str:
+    """What is wrong with a source, with its name."""
+    text = str(error)
+    return text if name in text or name == "-" else f"{name}: {text}"
 
 
 def _picture(name: str) -> Iterator[Frame]:
@@ -232,8 +290,9 @@ def _video(source: str | BinaryIO, name: str, part: Part, live: bool) -> Iterato
     endless = live and reader.info.duration is None
     clip = Clip(name, reader.info, None if endless else reader.expected, endless, file)
     empty = True
-    with reader:
-        for image, number, time in reader:
+    moments = _moments(reader)
+    with closing(newest(moments) if endless and reader.pushed else moments) as moments:
+        for image, number, time in moments:
             yield Frame(image, name, clip, number, time)
             empty = False
     if empty:
@@ -241,11 +300,30 @@ def _video(source: str | BinaryIO, name: str, part: Part, live: bool) -> Iterato
         raise ValueError(f"{name} has no frame in the part that is wanted{end}")
 
 
+def _moments(reader: VideoReader) -> Generator[VideoFrame, None, None]:
+    with reader:
+        yield from reader
+
+
+@contextmanager
+def _quiet_opencv() -> Iterator[None]:
+    """Within the block OpenCV prints nothing of its own."""
+    from cv2.utils import logging
+
+    before = logging.getLogLevel()
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(before)
+
+
 @contextmanager
 def _opened_camera(number: int) -> Iterator[Any]:
     import cv2
 
-    camera = cv2.VideoCapture(number)
+    with _quiet_opencv():
+        camera = cv2.VideoCapture(number)
     try:
         if not camera.isOpened():
             raise ValueError(f"camera {number} cannot be opened; is it connected, and not in use?")
@@ -289,19 +367,19 @@ class _Rest(io.RawIOBase):
         return len(data)
 
 
-def _stdin(part: Part) -> Iterator[Frame]:
+def _stdin(part: Part, of_name: Callable[[str], Iterator[Frame]]) -> Iterator[Frame]:
     """A picture, a video, or names of sources, one a line, as the first bytes say."""
-    raw: Any = sys.stdin.buffer
-    head = raw.read1(_HEAD) if not sys.stdin.isatty() else b""
+    raw: Any = getattr(sys.stdin, "buffer", None)  # a closed standard input is None
+    head = raw.read1(_HEAD) if raw is not None and not sys.stdin.isatty() else b""
     if not head:
         raise ValueError("nothing comes from standard input; pipe a picture, a video or a list of names into poise")
     rest = io.BufferedReader(_Rest(head, raw))
     if _is_picture(head):
         yield Frame(to_image(rest.read(MAX_DOWNLOAD)), "-")
     elif _is_text(head):
-        for line in io.TextIOWrapper(rest, encoding="utf-8"):
+        for line in io.TextIOWrapper(rest, encoding="utf-8-sig", errors="surrogateescape"):
             if (name := line.strip()) not in ("", "-") and not name.startswith("#"):
-                yield from frames(name, part)
+                yield from of_name(name)
     else:
         try:
             yield from _video(rest, "-", part, live=False)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,11 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, NamedTuple, Self
 
+import cv2
 from PIL import Image
 
 from poise.draw import draw_poses, overlay_people
 from poise.draw.faces import Anonymiser, Method, anonymise
-from poise.files import replacing, source_stem
+from poise.extras import MissingLibraryError
+from poise.files import fitting, replacing, source_stem
 from poise.predict.frames import Clip, Frame
 from poise.predict.overlap import Behind
 from poise.predict.stream import LOW_SCORE, shown
@@ -29,6 +33,10 @@ from poise.types import ImageArray, Poses
 
 POSES_FILE = "poses.json"
 JPEG_QUALITY = 92
+_JPEG_SIDE = 65_500
+"""Pixels that a side of a JPEG may have."""
+_TEXT = r'"(?:[^"\\]|\\.)*"'
+"""A text in JSON."""
 _UNKNOWN_RATE = 25
 _FOLDERS = ("yolo", "openpose")
 """Formats that are folders of files."""
@@ -54,7 +62,7 @@ class Look:
 
 
 class Written(NamedTuple):
-    """What became of a frame: its poses that count, and the file in which it is drawn."""
+    """What became of a frame: its poses that count, and the file in which it is drawn; None if it is in none."""
 
     poses: Poses
     drawn: Path | None
@@ -64,8 +72,12 @@ class PoseWriter:
     """Takes the poses of pictures and frames, writes them, and draws them in a thread; use it in a ``with`` block.
 
     A drawn picture has the name of its source: ``.png`` for a PNG, ``.mp4`` for a video, ``.jpg`` for everything else.
-    It gets a number where that name is taken: by a source, by another picture of this run, or by a file that no earlier
-    run wrote. What was done before Ctrl-C or an error is kept: the poses always, a video after Ctrl-C.
+    It gets a number where that name is taken: by a source, by another picture of this run, or by a file that is not as
+    an earlier run left it. What was done before Ctrl-C or an error is kept: the poses always, a video after Ctrl-C.
+
+    A picture that cannot be drawn or written is noted, its poses are kept, and the next one's turn comes; a video ends
+    there. The JSON file says of what is drawn only in which file (``drawn``), and in its ``info`` which files of
+    earlier runs are still in the folder (``drawn_before``).
 
     Args:
         folder: where to; None: nothing is drawn.
@@ -76,6 +88,8 @@ class PoseWriter:
         formats: further files with all poses, by the names of `poise.results.FORMATS`.
         every: of the frames of videos every so many-th comes.
         document: where the JSON file goes if there is no folder; None: nowhere.
+        told: called with each frame, its candidates and what became of it, when that is known; from any thread.
+        noted: called with what is wrong with a picture that cannot be drawn, one line; None: that is an error.
     """
 
     def __init__(
@@ -89,33 +103,36 @@ class PoseWriter:
         formats: Iterable[str] = (),
         every: int = 1,
         document: Path | None = None,
+        told: Callable[[Frame, Poses, Written], object] | None = None,
+        noted: Callable[[str], object] | None = None,
     ) -> None:
         self._folder, self._threshold, self._look, self._every = folder, threshold, look or Look(), every
         self._taken = {source.resolve() for source in sources}
+        self._told, self._noted = told, noted
         self._ours = set() if folder is None else _written_before(folder)
         self.path = document if folder is None else folder / POSES_FILE
-        self._sinks: list[PoseSink] = [] if self.path is None else [CocoWriter(self.path, skeleton)]
+        info = {"drawn_before": sorted(self._ours)} if self._ours else {}
+        self._sinks: list[PoseSink] = [] if self.path is None else [CocoWriter(self.path, skeleton, info)]
         self._sinks += [_extra(folder, form, skeleton) for form in formats if folder is not None]
         self._stack = ExitStack()
-        self._drawing = self._stack.enter_context(Behind(self._draw))
+        self._drawing = self._stack.enter_context(Behind(self._finish))
+        self._keeping = threading.Lock()
         self._clip: Clip | None = None
         self._clip_path: Path | None = None
         self._video: VideoWriter | None = None
         self._hide: Anonymiser | None = None
+        self._given_up: Clip | None = None
 
-    def add(self, frame: Frame, poses: Poses) -> Written:
+    def add(self, frame: Frame, poses: Poses) -> None:
         """Take a frame and all candidates in it (image px, see `poise.predict.stream.followed`).
 
         Raises:
             OSError: the folder cannot be written to; it may come up later, at the latest at the end of the block.
         """
-        kept = shown(poses, self._threshold)
-        drawn = None if self._folder is None else self._target(self._folder, frame)
-        for sink in self._sinks:
-            sink.add(kept, **({} if drawn is None else {"drawn": drawn.name}))
-        if drawn is not None:
-            self._drawing.put((frame, poses, drawn))
-        return Written(kept, drawn)
+        if self._folder is None:
+            self._keep(frame, poses, None)
+        else:
+            self._drawing.put((frame, poses, self._target(self._folder, frame)))
 
     def _target(self, folder: Path, frame: Frame) -> Path:
         if frame.clip is None:
@@ -128,24 +145,60 @@ class PoseWriter:
         stem, suffix = _file_name(frame)
         number = 1
         while True:
-            target = folder / (f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")
+            target = folder / fitting(stem, suffix if number == 1 else f"-{number}{suffix}")
             resolved = target.resolve()
             if resolved not in self._taken and (target.name in self._ours or not target.exists()):
                 self._taken.add(resolved)
                 return target
             number += 1
 
-    def _draw(self, job: tuple[Frame, Poses, Path]) -> None:
-        """In the drawing thread: one frame to its file."""
+    def _finish(self, job: tuple[Frame, Poses, Path]) -> None:
+        """In the drawing thread: one frame to its file, then its poses to theirs."""
         frame, poses, target = job
+        if self._video is not None and self._video.path != target:
+            self._end_video()
+        self._keep(frame, poses, target if self._is_drawn(frame, poses, target) else None)
+
+    def _keep(self, frame: Frame, poses: Poses, drawn: Path | None) -> None:
+        written = Written(shown(poses, self._threshold), drawn)
+        with self._keeping:
+            for sink in self._sinks:
+                sink.add(written.poses, **({} if drawn is None else {"drawn": drawn.name}))
+        if self._told is not None:
+            self._told(frame, poses, written)
+
+    def _is_drawn(self, frame: Frame, poses: Poses, target: Path) -> bool:
+        if frame.clip is not None and frame.clip is self._given_up:
+            return False
+        try:
+            self._draw(frame, poses, target)
+        except MissingLibraryError:
+            raise
+        except (ValueError, OSError, cv2.error) as error:
+            end = " to its end" if self._video is not None and self._video.frames else ""
+            self._note(f"{frame.name or 'picture'} cannot be drawn{end}: {_reason(error)}", error)
+            self._given_up = frame.clip
+            self._end_video()
+            return False
+        return True
+
+    def _note(self, problem: str, error: Exception) -> None:
+        if self._noted is None:
+            raise error
+        self._noted(problem)
+
+    def _draw(self, frame: Frame, poses: Poses, target: Path) -> None:
         if frame.clip is None:
-            self._close_video()
             picture = Image.fromarray(self._drawn(frame.image, poses))
+            if target.suffix == ".jpg" and max(picture.size) > _JPEG_SIDE:
+                raise ValueError(
+                    f"{picture.width}x{picture.height} is too large for a JPEG, whose sides have at most {_JPEG_SIDE} "
+                    "pixels; what comes as .png is written as .png"
+                )
             with replacing(target) as temporary:
                 picture.save(temporary, quality=JPEG_QUALITY)
             return
-        if self._video is None or self._video.path != target:
-            self._close_video()
+        if self._video is None:
             self._video = VideoWriter(target, _rate(frame.clip, self._every), audio=_sound(frame.clip))
             self._hide = Anonymiser(method=self._look.anonymise) if self._look.anonymise else None
         self._video.add(self._drawn(frame.image, poses), frame.time)
@@ -163,10 +216,17 @@ class PoseWriter:
             return image
         return draw_poses(image, kept, style=look.style, show_boxes=look.show_boxes)
 
-    def _close_video(self) -> None:
+    def _end_video(self) -> None:
+        """Finish the video where it is; there is none if it cannot be written."""
         video, self._video, self._hide = self._video, None, None
-        if video is not None:
+        if video is None:
+            return
+        try:
             video.close()
+        except (ValueError, OSError) as error:
+            self._note(str(error), error)
+        finally:
+            video.discard()
 
     def __enter__(self) -> Self:
         return self
@@ -177,12 +237,13 @@ class PoseWriter:
         try:
             self._stack.__exit__(kind, error, trace)
             if kind is None or issubclass(kind, KeyboardInterrupt):
-                self._close_video()
+                self._end_video()
         finally:
             if self._video is not None:
                 self._video.discard()
-            for sink in self._sinks:
-                sink.close()
+            with self._keeping:
+                for sink in self._sinks:
+                    sink.close()
 
 
 def copy_document(path: Path, out: IO[str]) -> None:
@@ -214,15 +275,34 @@ def _sound(clip: Clip) -> Path | None:
     return clip.path if clip.info.has_audio else None
 
 
+def _reason(error: Exception) -> str:
+    """What is wrong, in one line."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split())
+
+
 def _written_before(folder: Path) -> set[str]:
-    """Names of the drawn pictures that an earlier run has left in a folder."""
+    """Names of the drawn pictures that earlier runs have left in a folder.
+
+    What has changed since the last run wrote its poses, at its end, is somebody else's.
+    """
     names: set[str] = set()
     try:
         with (folder / POSES_FILE).open(encoding="utf-8") as file:
+            last = os.fstat(file.fileno()).st_mtime_ns
             for line in file:
-                names.update(json.loads(name) for name in re.findall(r'"drawn": ("(?:[^"\\]|\\.)*")', line))
+                names.update(json.loads(name) for name in re.findall(rf'"drawn": ({_TEXT})', line))
+                for earlier in re.findall(rf'"drawn_before": (\[(?:{_TEXT}(?:, )?)*\])', line):
+                    names.update(json.loads(earlier))
                 if '"annotations": [' in line:
                     break
+        return {name for name in names if _unchanged(folder / name, last)}
     except (OSError, ValueError):
         return set()
-    return names
+
+
+def _unchanged(path: Path, since: int) -> bool:
+    """Whether a file is there and is not younger than a time, ns."""
+    try:
+        return path.stat().st_mtime_ns <= since
+    except OSError:
+        return False

@@ -70,8 +70,8 @@ def ahead(items: Iterable[Item], size: int = 4) -> Iterator[Item]:
 class Behind(Generic[Item]):
     """Calls a function on items in a thread, one after the other in order, while the caller goes on.
 
-    Use it in a ``with`` block: when the block ends, also with Ctrl-C, what was given is worked off first; with another
-    error it is dropped. An error of the function is raised by the next call of `put`, or at the end of the block.
+    Use it in a ``with`` block: when the block ends, also with Ctrl-C or an error, what was given is worked off first.
+    An error of the function is raised by the next call of `put`, or at the end of the block; what waits is dropped.
 
     Args:
         function: called on each item, in the thread.
@@ -109,7 +109,6 @@ class Behind(Generic[Item]):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        self._dropped = self._dropped or (kind is not None and not issubclass(kind, KeyboardInterrupt))
         self._waiting.put(_End())
         self._thread.join()
         if kind is None:

@@ -119,11 +119,12 @@ class Predictor:
             min_score: leave out poses with a lower score; None is what the model's checkpoint recommends (the
                 attribute ``min_score``), 0 keeps all.
             batch: views that run together; None is 8 on a GPU and 1 on the CPU.
-            scales: short sides (input px) at which to look at each picture, or pairs of limits (long side, short
-                side); None is what the model's checkpoint recommends, else the model's own.
+            scales: sizes (input px) at which to look at each picture: short sides (long sides for a model whose views
+                have no short side, as those that come with Poise), or pairs of limits (long side, short side); None is
+                what the model's checkpoint recommends, else the model's own.
             flip: also look at each picture mirrored.
             tiles: look at each picture in tiles, too, for small and far people: ``3x2`` (columns x rows), ``640``
-                (side of a tile, px) or a `Tiling`; goes with no ``scales``.
+                (side of a tile, px) or a `Tiling`; the whole picture is looked at as ever; goes with no ``scales``.
 
         Returns:
             `Poses` with ``image_size`` and, for paths, ``source`` set; the best pose first; empty where nobody is.
@@ -162,7 +163,7 @@ class Predictor:
             raise ValueError("tiles do not go with scales, views or rescore")
         tiling = parse_tiling(tiles) if isinstance(tiles, str) else tiles
         if tiling is not None:
-            views = tiled_views(self.model.view, tiling, flip)
+            views = tiled_views(self.model.view, tiling, flip, self.scales)
         source = views or whole_views(self.model.view, self.scales if scales is None else scales, flip)
         batch = self._batch(batch)
         threshold = self.min_score if min_score is None else min_score

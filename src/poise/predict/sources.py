@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from poise.data.coco import IMAGE_SUFFIXES
+from poise.data.coco import IMAGE_SUFFIXES, visible
 from poise.data.images import ImageSource, read_image
 from poise.types import ImageArray
 
@@ -46,7 +46,7 @@ def find_pictures(source: str | Path) -> list[Path]:
 
     - a file: itself, whatever its suffix; but a ``.txt`` file is a list of files, one a line, relative to the list's
       folder (empty lines and lines that start with ``#`` are skipped);
-    - a folder: the files in it that have a picture's suffix, not those in folders below;
+    - a folder: the files in it that have a picture's suffix, not hidden ones, and not those in folders below;
     - a pattern with ``*``, ``?`` or ``[...]`` (``**`` for any depth): the matching files with a picture's suffix.
 
     Folders and patterns are sorted as people count: ``2.jpg`` before ``10.jpg``. Whether a named file is a picture is
@@ -58,7 +58,7 @@ def find_pictures(source: str | Path) -> list[Path]:
     """
     path = Path(source)
     if path.is_dir():
-        found = _pictures(path.iterdir())
+        found = _pictures(visible(path.iterdir()))
         if not found:
             raise ValueError(f"folder {path} has no pictures ({', '.join(sorted(IMAGE_SUFFIXES))})")
         return found
@@ -140,7 +140,7 @@ def _pictures(paths: Iterable[Path]) -> list[Path]:
 def listed_names(path: Path) -> list[str]:
     """The lines of a list of files, without empty ones and comments; errors as `find_pictures`."""
     try:
-        lines: Sequence[str] = path.read_text(encoding="utf-8").splitlines()
+        lines: Sequence[str] = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not a list of files in UTF-8 text") from None
     names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]

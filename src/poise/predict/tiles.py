@@ -2,8 +2,9 @@
 
 Letters: N poses, K keypoints. Frames: image px, tile px.
 
-The whole picture is looked at, too, for those who are larger than a tile. Whoever lies across the border of a tile
-is cut there and is left to the tile, or the whole picture, that shows all of them: tiles overlap for that.
+The whole picture is looked at, too, at all sizes that suit the model, for those who are larger than a tile. Whoever
+lies across the border of a tile is cut there and is left to the tile, or the whole picture, that shows all of them:
+tiles overlap for that.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from poise.data.views import whole_view
 from poise.geometry import affine
 from poise.geometry.consensus import box_iou
 from poise.geometry.oks import oks
-from poise.predict.views import ViewSource, mirrored
+from poise.predict.views import Scale, ViewSource, mirrored, scaled_specs
 from poise.types import FloatArray, ImageArray, IntArray, Poses, View, ViewSpec
 
 MAX_TILES = 400
@@ -38,7 +39,7 @@ class Tiling:
         rows: tiles in a column.
         size: side of square tiles, image px, instead of ``columns`` and ``rows``.
         overlap: share of a tile that it has in common with the next one.
-        whole: look at the whole picture, too.
+        whole: look at the whole picture, too, at every size at which it is looked at without tiles.
         max_oks: of two poses with a larger object keypoint similarity the better one stays.
         max_iou: likewise of two whose boxes have a larger intersection over union: what a tile shows from near and the
             whole picture from afar may differ in the keypoints.
@@ -105,16 +106,25 @@ def _spans(length: int, count: int, size: int | None, overlap: float) -> list[tu
     return list(dict.fromkeys(spans))
 
 
-def tiled_views(spec: ViewSpec, tiling: Tiling, flip: bool = False) -> ViewSource:
+def tiled_views(
+    spec: ViewSpec, tiling: Tiling, flip: bool = False, scales: Sequence[Scale] | None = None
+) -> ViewSource:
     """The tiles of a picture, and the whole of it, as views of a model that looks at whole pictures.
 
-    A tile's `View.box` says which part of the picture it shows. With ``flip`` each view comes mirrored, too.
+    A tile's `View.box` says which part of the picture it shows; that of the whole picture is None.
+
+    Args:
+        spec: of the model; each tile is shown at its size.
+        tiling: how the picture is divided.
+        flip: show each view also mirrored.
+        scales: of the whole picture, as `whole_views`.
 
     Raises:
-        ValueError: the model looks at person boxes.
+        ValueError: the model looks at person boxes, or a scale is out of bounds.
     """
     if spec.kind != "whole":
         raise ValueError("this model looks at one person at a time; tiles are for the one that finds the people")
+    wholes = scaled_specs(spec, scales)
 
     def views(image: ImageArray, number: int) -> list[View]:
         upright = upright_views(image, number)
@@ -124,7 +134,7 @@ def tiled_views(spec: ViewSpec, tiling: Tiling, flip: bool = False) -> ViewSourc
         size = image.shape[0], image.shape[1]
         boxes = tile_boxes(size, tiling)
         if tiling.whole or len(boxes) == 1:
-            yield whole_view(image, spec, number)
+            yield from (whole_view(image, each, number) for each in wholes)
         for x1, y1, x2, y2 in boxes.tolist() if len(boxes) > 1 else ():
             part = whole_view(np.ascontiguousarray(image[y1:y2, x1:x2]), spec, number)
             to_input = affine.compose(affine.translation(-x1, -y1), part.to_input)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from poise.predict.views import Scale
 
 BATCH_CPU, BATCH_GPU = 16, 64
-"""Crops that run together. On one core, 16 is the least with which torch hands 1x1 convolutions to oneDNN."""
+"""Crops that run together."""
 
 TURN_MARGIN = 0.03
 """By so much the mean score of the keypoints of a turned person must be better than upright, to be believed.

@@ -18,6 +18,7 @@ import numpy as np
 from poise.extras import needs
 from poise.files import replacing
 from poise.predict.audio import AudioTrack
+from poise.predict.completeness import Ending, VideoCutError
 from poise.types import ImageArray
 
 VIDEO_SUFFIXES = frozenset(
@@ -32,6 +33,8 @@ _NEW_CLOCK = 1.0
 """A time stamp that is so many seconds earlier than the last one is of a clock that began anew."""
 _LEAST_STEP = 1e-4
 """Seconds between frames with equal time stamps."""
+_PUSHING = frozenset({"rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"})
+"""Addresses whose streams go on whether they are read or not."""
 _MAX_DAMAGED = 200
 """So many damaged packets in a row end a video."""
 
@@ -105,6 +108,8 @@ class VideoReader:
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
         self.info = self._info()
+        self._ending = Ending(self._container, self._stream)
+        self._trouble: Exception | None = None
 
     def _open(self, source: str | Path | BinaryIO, options: dict[str, str]) -> Any:
         if isinstance(source, Path) or (isinstance(source, str) and "://" not in source):
@@ -134,30 +139,53 @@ class VideoReader:
         last = self.info.frames if self.stop is None else min(self.info.frames, self.stop * self.info.rate)
         return max(0, -(-round(last - first) // self.every))
 
+    @property
+    def pushed(self) -> bool:
+        """Whether the sender sets the pace, as a camera: no file, and no stream that is fetched piece by piece."""
+        scheme, address, _ = self.name.partition("://")
+        if not address or self.info.duration is not None:
+            return False
+        return scheme.lower() in _PUSHING or self._container.format.name == "mpjpeg"
+
     def __iter__(self) -> Iterator[VideoFrame]:
         """The frames, once.
 
         Raises:
             VideoError: nothing in the file can be decoded.
+            VideoCutError: behind the last frame: a part of what is wanted is missing, the file or the connection was
+                cut.
         """
         origin, rate = self._origin(), float(self.info.rate or _UNKNOWN_RATE)
         seeked = self.start > 1 and self._seek(origin)
         clock = _FrameTimes(origin, 1 / rate)
         taken = 0
-        decoded = 0
+        place, time = -1, 0.0
         for number, frame in enumerate(self._decoded()):
-            decoded += 1
             time = clock.time(None if frame.time is None else float(frame.time))
             if self.stop is not None and time >= self.stop - 1e-6:
                 return
+            place = round(time * rate) if seeked else number
             if time < self.start - 1e-6:
                 continue
             if taken % self.every == 0:
-                place = round(time * rate) if seeked else number
                 yield VideoFrame(_upright(frame), place, time)
             taken += 1
-        if decoded == 0:
+        if place < 0:
             raise VideoError(f"{self.name} holds no frame that can be decoded")
+        self._check_end(place, time)
+
+    def _check_end(self, number: int, time: float) -> None:
+        """``VideoCutError`` if the frame of this number and time should not have been the last one."""
+        length, kept = self._ending.length, "what came before is kept"
+        if self._ending.missing:
+            raise VideoCutError(
+                f"{self.name} is cut short: it ends at {time:.1f} of {length:.1f} s (frame {number}); {kept}, copy it "
+                "again for the rest"
+            )
+        if length is None and self._trouble is not None:
+            raise VideoCutError(
+                f"{self.name} breaks off at {time:.1f} s (frame {number}): {_reason(self._trouble)}; {kept}"
+            )
 
     def _origin(self) -> float:
         """Time stamp of the first frame, seconds."""
@@ -174,20 +202,39 @@ class VideoReader:
 
     def _decoded(self) -> Iterator[Any]:
         damaged = 0
-        packets = self._container.demux(self._stream)
+        packets = self._container.demux(*self._ending.streams)
         while True:
             try:
                 packet = next(packets)
+                if packet.stream.index != self._stream.index:
+                    self._ending.saw_packet(packet)
+                    continue
                 frames = packet.decode()
-            except StopIteration:
-                return
+            except (StopIteration, EOFError):
+                break
             except (self._av.FFmpegError, OSError) as error:
                 damaged += 1
                 if damaged > _MAX_DAMAGED or not isinstance(error, self._av.error.InvalidDataError):
-                    return
+                    self._trouble = error
+                    break
                 continue
             damaged = 0
-            yield from frames
+            yield from self._watched(frames)
+        yield from self._watched(self._held())
+
+    def _watched(self, frames: list[Any]) -> Iterator[Any]:
+        for frame in frames:
+            self._ending.saw_frame(frame)
+            yield frame
+
+    def _held(self) -> list[Any]:
+        """What the decoder still holds back when no more packets come."""
+        end = self._av.Packet()
+        end.stream, end.time_base = self._stream, self._stream.time_base
+        try:
+            return list(end.decode())
+        except (self._av.FFmpegError, OSError):
+            return []
 
     def close(self) -> None:
         """Close the file."""

@@ -17,7 +17,9 @@ Every view knows its map from the picture, so that poses come back to image px w
 
 
 Scale = int | tuple[int, int]
-"""A short side, or (limit of the long side, limit of the short side), input px."""
+"""A short side, or (limit of the long side, limit of the short side), input px.
+
+For a model whose views have no short side, a single number is the long side."""
 
 
 def whole_views(spec: ViewSpec, scales: Sequence[Scale] | None = None, flip: bool = False) -> ViewSource:
@@ -34,15 +36,22 @@ def whole_views(spec: ViewSpec, scales: Sequence[Scale] | None = None, flip: boo
     """
     if spec.kind != "whole":
         raise ValueError("this model looks at one person at a time and cannot be shown whole pictures")
-    specs = [spec] if scales is None else [scaled(spec, side) for side in scales]
-    if not specs:
-        raise ValueError("scales is empty; leave it out for the model's own size")
+    specs = scaled_specs(spec, scales)
 
     def views(image: ImageArray, number: int) -> list[View]:
         upright = [whole_view(image, each, number) for each in specs]
         return [view for v in upright for view in ((v, mirrored(v)) if flip else (v,))]
 
     return views
+
+
+def scaled_specs(spec: ViewSpec, scales: Sequence[Scale] | None) -> list[ViewSpec]:
+    """The spec at each of the scales, or as it is if they are None; ``ValueError`` if there is none, or one is bad."""
+    if scales is None:
+        return [spec]
+    if not scales:
+        raise ValueError("scales is empty; leave it out for the model's own size")
+    return [scaled(spec, side) for side in scales]
 
 
 def scaled(spec: ViewSpec, side: Scale) -> ViewSpec:

@@ -29,16 +29,21 @@ Entry = Mapping[str, Any]
 
 
 class CocoWriter(PoseSink):
-    """Writes images to the file and annotations to a temporary one, which is appended at the end."""
+    """Writes images to the file and annotations to a temporary one, which is appended at the end.
 
-    def __init__(self, path: str | Path, skeleton: Skeleton = COCO17) -> None:
+    Args:
+        path: of the file.
+        skeleton: of all poses.
+        info: what else its ``info`` says.
+    """
+
+    def __init__(self, path: str | Path, skeleton: Skeleton = COCO17, info: Entry | None = None) -> None:
         super().__init__(path, skeleton)
         self._main = self._stack.enter_context(self._temporary(self.path).open("w", encoding="utf-8"))
         self._annotations = self._stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8"))  # noqa: SIM115
         document = empty_document(skeleton)
-        self._main.write(
-            f'{{"info": {_json(document["info"])}, "categories": {_json(document["categories"])}, "images": ['
-        )
+        about = _json({**document["info"], **(info or {})})
+        self._main.write(f'{{"info": {about}, "categories": {_json(document["categories"])}, "images": [')
         self._count = 0
 
     def _write(self, poses: Poses, **more: Any) -> None:
@@ -180,4 +185,7 @@ def _column(people: list[Entry], key: str) -> Any:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+    if any("\ud800" <= c <= "\udfff" for c in text):  # a file name that is no UTF-8; only escapes can hold it
+        return json.dumps(value, allow_nan=False)
+    return text

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from poise.files import source_stem, write_text
+from poise.files import fitting, source_stem, write_text
 from poise.results.writer import PoseSink
 from poise.skeletons import COCO17, Skeleton
 from poise.types import FloatArray, Poses
@@ -44,7 +44,7 @@ class FolderSink(PoseSink):
         self.path.mkdir(parents=True, exist_ok=True)
 
     def _write(self, poses: Poses, **more: Any) -> None:
-        write_text(self.path / f"{self._name(poses)}{self.suffix}", self._text(poses))
+        write_text(self.path / self._name(poses), self._text(poses))
 
     def _text(self, poses: Poses) -> str:
         raise NotImplementedError
@@ -52,11 +52,11 @@ class FolderSink(PoseSink):
     def _name(self, poses: Poses) -> str:
         """A name that no other picture of this run has."""
         stem = source_stem(poses.source) if poses.source else "picture" if poses.frame is None else "frame"
-        base = stem if poses.frame is None else f"{stem}_{poses.frame:012d}"
-        name, number = base, 1
+        mark = "" if poses.frame is None else f"_{poses.frame:012d}"
+        name, number = fitting(stem, f"{mark}{self.suffix}"), 1
         while name in self._names:
             number += 1
-            name = f"{base}-{number}"
+            name = fitting(stem, f"{mark}-{number}{self.suffix}")
         self._names.add(name)
         return name
 

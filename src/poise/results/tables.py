@@ -41,7 +41,7 @@ def rows(poses: Poses, picture: int) -> Iterator[Row]:
     """One row a pose of one picture, or one for nobody; what is not known or not finite is None."""
     height, width = poses.image_size or (None, None)
     start: Row = {
-        "picture": picture, "source": poses.source, "frame": poses.frame, "time": poses.time, "width": width,
+        "picture": picture, "source": _text(poses.source), "frame": poses.frame, "time": poses.time, "width": width,
         "height": height,
     }  # fmt: skip
     names = list(columns(poses.skeleton))
@@ -56,6 +56,11 @@ def rows(poses: Poses, picture: int) -> Iterator[Row]:
         who = None if poses.ids is None else int(poses.ids[i])
         pose = [who, _number(float(poses.scores[i])), *map(_number, poses.boxes[i].tolist()), *values]
         yield {**start, **dict(zip(names[len(start) :], pose, strict=True))}
+
+
+def _text(name: str | None) -> str | None:
+    """A name as text that every table can hold: what is no UTF-8 in it becomes escapes."""
+    return None if name is None else name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class CsvWriter(PoseSink):

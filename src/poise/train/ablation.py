@@ -256,7 +256,7 @@ def _train(preset: str, config: RunConfig, folder: RunFolder, device: str, watch
             "each in its folder, and they will be measured"
         )
     try:
-        if trainer.position.step < trainer.total:
+        if trainer.position.step < trainer.total or trainer.unmeasured:
             with watch(preset, trainer):
                 outcome = trainer.run()
             if not outcome.finished:

@@ -70,7 +70,9 @@ def _untracked(norms: list[_NormBase]) -> Iterator[None]:
     tracking = [norm for norm in norms if norm.training and norm.track_running_stats]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in tracking]
     for norm in tracking:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+        norm.momentum = 0.0
+        if norm.num_batches_tracked is not None:  # norms of several processes do not work without a counter
+            norm.num_batches_tracked = norm.num_batches_tracked.clone()
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -91,13 +91,14 @@ class Trainer:
             self.watch(watcher)
         self._random: dict[str, Any] | None = None
         self._saved: int | None = None
+        self._measured: int | None = None
         self.patience = Patience(config.patience, config.best_by)
 
         module = cast(nn.Module, model)
+        if config.sync_batch_norm:  # it replaces the norms
+            share_batch_norms(module, self.accelerator)
         freeze_parameters(module, config.freeze)
         self._frozen_norms = frozen_batch_norms(module, config.freeze_batch_norm)
-        if config.sync_batch_norm:
-            share_batch_norms(module, self.accelerator)
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         module.to(self.accelerator.device, memory_format=layout)  # type: ignore[call-overload]
         self.ema = ModelEma(module, config.ema) if config.ema is not None else None
@@ -112,6 +113,12 @@ class Trainer:
         """What is evaluated and saved: the moving average if there is one, else the model."""
         return cast(PoseModel, self.ema.model) if self.ema is not None else self.model
 
+    @property
+    def unmeasured(self) -> bool:
+        """Whether the evaluation after the current step is due but not done, as in a run that was stopped before it."""
+        due = self.position.step >= self.total or self._is_due(self.config.eval_every)
+        return self._evaluate is not None and due and self.position.step not in (0, self._measured)
+
     def watch(self, watcher: Watcher) -> None:
         """Tell one more watcher; only the main process has any."""
         if self.accelerator.is_main_process:
@@ -120,13 +127,17 @@ class Trainer:
     def run(self) -> Outcome:
         """Train from the current position to the last step, until it gets no better, or until Ctrl-C or SIGTERM.
 
+        An evaluation that was due when the run stopped is made up for first.
+
         Raises:
             NonFiniteLoss: a term or the gradient is not finite; the state saved last is still there.
             SaveFailed: the disk is full, for example; likewise.
+            ValueError: patience counts by a metric that the evaluation does not report.
         """
-        metrics: dict[str, float] = {}
         self._train_mode()
+        self._restore_random()
         with stop_on_signals() as stop, closing(self._steps(stop)) as steps:
+            metrics = self.measure() if self.unmeasured else {}
             for report in steps if not self.patience.exhausted else ():
                 for watcher in self._watchers:
                     watcher.stepped(report)
@@ -135,7 +146,7 @@ class Trainer:
                     break
                 if last or self._is_due(self.config.save_every):
                     self.save()
-                if self._evaluate is not None and (last or self._is_due(self.config.eval_every)):
+                if self.unmeasured:
                     metrics = self.measure()
                     if self.patience.exhausted:
                         break
@@ -151,9 +162,9 @@ class Trainer:
         set_lr(self._optimiser, factor)
         sums: dict[str, float] = {}
         people = 0
-        for batch in batches:
+        for number, batch in enumerate(batches):
             with self.accelerator.accumulate(self._network):
-                terms, total, count = self._losses(batch)
+                terms, total, count = self._losses(batch, number)
                 self.accelerator.backward(total)
                 norm = self._clip(terms, batches)
                 self._optimiser.step()
@@ -166,7 +177,11 @@ class Trainer:
         return Update(sums, norm, factor * self.config.optimiser.lr, people)
 
     def measure(self) -> dict[str, float]:
-        """Evaluate `best_model` in the main process, tell the watchers, and go back to training."""
+        """Evaluate `best_model` in the main process, tell the watchers, and go back to training.
+
+        Raises:
+            ValueError: patience counts by a metric that is not among those measured.
+        """
         metrics: dict[str, float] = {}
         if self._evaluate is not None and self.accelerator.is_main_process:
             model = self.best_model
@@ -179,8 +194,9 @@ class Trainer:
         if self.accelerator.num_processes > 1:
             (metrics,) = broadcast_object_list([metrics])
         self.patience.update(metrics)
-        if self.config.patience is not None:
-            self.save()  # so that a resumed run counts on from here
+        self._measured = self.position.step
+        if self._saved == self.position.step or self.config.patience is not None:
+            self.save()  # so that a resumed run does not measure again, and counts on from here
         return metrics
 
     def save(self) -> None:
@@ -199,6 +215,7 @@ class Trainer:
             "ema": self.ema.state_dict() if self.ema is not None else None,
             "scaler": scaler.state_dict() if scaler is not None else None,
             "patience": self.patience.state_dict(),
+            "measured": self._measured,
         }
         try:
             write_state(self._state, self.position, parts)
@@ -235,11 +252,12 @@ class Trainer:
         self.patience.load_state_dict(parts.get("patience") or self.patience.state_dict())
         self.position = position
         self._saved = position.step
+        self._measured = parts.get("measured", position.step)  # files from before it was kept do not say
+        self.accelerator.wait_for_everyone()  # the main process may write the next state at once
         return position
 
     def _steps(self, stop: StopRequest) -> Generator[StepReport]:
         """Do the remaining steps; `position` is updated after each."""
-        self._restore_random()
         with closing(self._stream()) as stream:
             for number in range(self.position.step, self.total):
                 started = time.perf_counter()
@@ -292,10 +310,10 @@ class Trainer:
         yield first
         yield from batches
 
-    def _losses(self, batch: Batch) -> tuple[dict[str, float], Tensor, int]:
+    def _losses(self, batch: Batch, number: int) -> tuple[dict[str, float], Tensor, int]:
         """Mean loss terms of all processes, this one's sum to differentiate, and the number of people in all.
 
-        Losses are float32, outside autocast.
+        Losses are float32, outside autocast. ``number`` is the batch's within its step.
         """
         device = self.accelerator.device
         layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
@@ -310,7 +328,7 @@ class Trainer:
         terms = dict(zip(losses, means, strict=True)) | {"total": math.fsum(means)}
         if not all(math.isfinite(value) for value in terms.values()):
             found = dict(zip(losses, values.tolist(), strict=False))
-            raise self._non_finite(found | {"total": math.fsum(found.values())}, [batch], "a loss term")
+            raise self._non_finite(found | {"total": math.fsum(found.values())}, {number: batch}, "a loss term")
         return terms, torch.stack(list(losses.values())).sum(), round(count * self.accelerator.num_processes)
 
     def _clip(self, terms: dict[str, float], batches: Sequence[Batch]) -> float:
@@ -320,16 +338,23 @@ class Trainer:
         limit = self.config.clip_norm if self.config.clip_norm is not None else math.inf
         norm = float(self.accelerator.clip_grad_norm_(self._network.parameters(), limit))
         if self.config.precision != "fp16" and not math.isfinite(norm):  # fp16's scaler skips such a step
-            raise self._non_finite(terms, batches, f"the gradient norm ({norm:g})")
+            raise self._non_finite(terms, dict(enumerate(batches)), f"the gradient norm ({norm:g})")
         return norm
 
-    def _non_finite(self, terms: dict[str, float], batches: Sequence[Batch], what: str) -> NonFiniteLoss:
-        """The error, with the terms and pictures of the processes that are to blame; all of them call this."""
-        image_ids = [view.image_id for batch in batches for view in batch.views]
-        pictures = self.batches.names(self.position.epoch, image_ids)
+    def _non_finite(self, terms: dict[str, float], batches: Mapping[int, Batch], what: str) -> NonFiniteLoss:
+        """The error, with the terms and pictures of the processes that are to blame; all of them call this.
+
+        ``batches`` are by their numbers within the step.
+        """
+        pictures = list(dict.fromkeys(name for number, batch in batches.items() for name in self._names(number, batch)))
         parts = gather_object([(terms, pictures)]) if self.accelerator.num_processes > 1 else [(terms, pictures)]
         blamed = [part for part in parts if not all(math.isfinite(value) for value in part[0].values())] or parts
         return NonFiniteLoss(self.position, blamed[0][0], [name for _, names in blamed for name in names], what)
+
+    def _names(self, number: int, batch: Batch) -> list[str]:
+        """What a batch shows; a step's batches may lie in several epochs."""
+        epoch = self.position.epoch + (self.position.batch + number) // self.batches.steps_per_epoch
+        return self.batches.names(epoch, [view.image_id for view in batch.views])
 
     def _train_mode(self) -> None:
         cast(nn.Module, self.model).train()

@@ -22,9 +22,9 @@ from poise.train.config import RunConfig, TrainConfig
 from poise.train.devices import join_processes
 from poise.train.engine import Trainer
 from poise.train.initial import load_initial_weights
+from poise.train.patience import unknown_metric
 from poise.train.run import RunFolder
 from poise.train.validation import Validator
-from poise.train.watching import Evaluate
 from poise.zoo import DEFAULT, shipped
 
 _log = logging.getLogger(__name__)
@@ -51,9 +51,10 @@ def prepare_run(
     Args:
         config: of the run.
         folder: of the run.
-        resume: go on with the run that is there.
+        resume: go on with the run that is there; one that stopped before its first save starts from its beginning.
         device: ``auto`` (a GPU, if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps`` ...
-        tell: is told what was taken from the weights to start from, and what skeleton was found in the data.
+        tell: is told what was taken from the weights to start from, what skeleton was found in the data, and if there
+            was nothing to go on from.
 
     Raises:
         FileExistsError: the folder already holds a run and ``resume`` is not given.
@@ -61,6 +62,7 @@ def prepare_run(
         ValueError: the settings do not fit each other, the data or the saved state.
     """
     place = join_processes(device)
+    again = resume and folder.never_saved
     if not resume:
         folder.refuse_existing()
     place.wait_for_everyone()  # the main process makes the folder further down
@@ -68,22 +70,35 @@ def prepare_run(
     data = config.located_data()
     skeleton = run_skeleton(config.skeleton, data)
     notes: list[str] = []
-    model = initial_model(config, skeleton, load=not resume, tell=notes.append)
+    model = initial_model(config, skeleton, load=not resume or again, tell=notes.append)
     batches = build_train_loader(
         data, model.view, skeleton, config.train.seed, place.process_index, place.num_processes
     )
-    evaluate: Evaluate | None = Validator(data.val, model) if data.val is not None else None
+    evaluate = _validator(config.train, data, model)
     trainer = Trainer(
         model, batches, config.train, state=folder.state, evaluate=evaluate, watchers=[folder], device=device
     )
-    step = trainer.resume().step if resume else 0
+    if resume and not again:
+        trainer.resume()
     if place.is_main_process:
-        _open_folder(folder, config, step, resume, notes)
+        _open_folder(folder, config, trainer, resume, notes)
+        if again:
+            tell(f"{folder.path}: nothing was saved, so the run starts from its beginning")
         if config.skeleton == SKELETON_OF_DATA:
             tell(_described(skeleton))
         for note in notes:
             tell(note)
     return trainer
+
+
+def _validator(config: TrainConfig, data: DataConfig, model: PoseModel) -> Validator | None:
+    """What measures the model, if there is something to measure it on; ``ValueError`` if it lacks ``best_by``."""
+    if data.val is None:
+        return None
+    validator = Validator(data.val, model)
+    if config.best_by not in validator.metrics:
+        raise unknown_metric(config.best_by, validator.metrics)
+    return validator
 
 
 def _described(skeleton: Skeleton) -> str:
@@ -96,13 +111,13 @@ def _described(skeleton: Skeleton) -> str:
     )
 
 
-def _open_folder(folder: RunFolder, config: RunConfig, step: int, resume: bool, notes: list[str]) -> None:
+def _open_folder(folder: RunFolder, config: RunConfig, trainer: Trainer, resume: bool, notes: list[str]) -> None:
     if resume:
-        folder.reopen(config, step)
+        folder.reopen(config, trainer.position.step, measured=not trainer.unmeasured)
     else:
         folder.create(config)
-        if notes:
-            write_text(folder.start, "".join(f"{note}\n" for note in notes))
+    if notes:
+        write_text(folder.start, "".join(f"{note}\n" for note in notes))
 
 
 def run_skeleton(name: str, data: DataConfig) -> Skeleton:

@@ -5,7 +5,7 @@
     RUN/config.yaml                     the settings, complete
     RUN/metrics.jsonl                   one JSON object a line: losses every few steps, metrics of every evaluation
     RUN/checkpoints/last.safetensors    the newest model (the moving average if there is one)
-    RUN/checkpoints/best.safetensors    the model with the best AP
+    RUN/checkpoints/best.safetensors    the model with the best AP (``train.best_by``)
     RUN/checkpoints/step_*.safetensors  the newest ``keep`` numbered ones
     RUN/state.pt                        what ``--resume`` goes on from
     RUN/tensorboard/                    the same numbers as metrics.jsonl, if tensorboard is installed
@@ -75,12 +75,22 @@ class RunFolder:
         """The model that a user of the run gets: the best one, or the newest if none was measured."""
         return self.best if self.best.exists() else self.last
 
+    @property
+    def never_saved(self) -> bool:
+        """Whether the run here stopped before its first save, so that nothing is lost if it starts again."""
+        return self.settings.exists() and not any(file.exists() for file in (self.state, self.last, self.commands))
+
     def refuse_existing(self) -> None:
         """``FileExistsError`` if the folder already holds a run."""
-        if self.settings.exists():
-            raise FileExistsError(
-                f"{self.path} already holds a run: add --resume to go on with it, or choose another --run"
-            )
+        if not self.settings.exists():
+            return
+        if self.state.exists():
+            found = "already holds a run: add --resume to go on with it"
+        elif self.never_saved:
+            found = "holds a run that has saved nothing: add --resume to start it again with its settings"
+        else:
+            found = f"holds a run whose {self.state.name} is gone: put that back and add --resume to go on with it"
+        raise FileExistsError(f"{self.path} {found}, or choose another --run")
 
     def forget_unsaved(self) -> None:
         """Make room for a new start if the run here was never saved; a saved run stays."""
@@ -93,10 +103,13 @@ class RunFolder:
         self.refuse_existing()
         self._open(config)
 
-    def reopen(self, config: RunConfig, step: int) -> None:
-        """Go on with the run that is here, which was saved after ``step`` steps; what it logged later is dropped."""
+    def reopen(self, config: RunConfig, step: int, *, measured: bool = True) -> None:
+        """Go on with the run that is here, which was saved after ``step`` steps; what it logged later is dropped.
+
+        So are the metrics of that step if it is going to be measured once more (``measured`` is False).
+        """
         lines = self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []
-        kept = [line for line in lines if _is_step_up_to(line, step)]
+        kept = [line for line in lines if _is_up_to(line, step, measured)]
         write_text(self.log, "".join(line + "\n" for line in kept))
         if self.best.exists():
             self._best_value = read_header(self.best).metadata.get("metrics", {}).get(config.train.best_by)
@@ -172,9 +185,11 @@ def _relative(path: str) -> str:
     return str(Path(*Path(path).parts[-2:])) if Path(path).is_absolute() else path
 
 
-def _is_step_up_to(line: str, step: int) -> bool:
+def _is_up_to(line: str, step: int, measured: bool) -> bool:
+    """Whether a line was logged by that step, and if it is not ``measured`` before its metrics."""
     try:
-        return int(json.loads(line)["step"]) <= step
+        entry = json.loads(line)
+        return int(entry["step"]) < step + (measured or "metrics" not in entry)
     except (ValueError, KeyError, TypeError):  # the line that a crash cut off
         return False
 

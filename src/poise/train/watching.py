@@ -13,7 +13,8 @@ from poise.data.views import Batch
 from poise.models.base import PoseModel
 
 Evaluate = Callable[[PoseModel], Mapping[str, float]]
-"""Measures a model (in eval mode): numbers by name, ``AP`` among them if the best model is to be kept."""
+"""Measures a model (in eval mode): numbers by name, ``train.best_by`` (``AP``) among them if the best model is to be
+kept or ``train.patience`` is set."""
 
 
 class Batches(Protocol):
