@@ -145,8 +145,8 @@ def test_beside_keypoint_rcnn(monkeypatch, quick, tmp_path):
     """The contender stands in here; that it finds whom it is told to is the next test's."""
 
     class Stand:
-        def __init__(self, device):
-            self.device = device
+        def __init__(self, how):
+            self.device = how.device
 
         def find(self, image, people):
             assert image.shape == (3, 480, 640)

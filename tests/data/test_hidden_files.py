@@ -1,5 +1,7 @@
 """Files whose names begin with a dot are no pictures of a folder: macOS puts ``._a.png`` beside ``a.png``."""
 
+from pathlib import Path
+
 import numpy as np
 from PIL import Image
 
@@ -19,4 +21,4 @@ def test_they_are_left_out(tmp_path):
 def test_poise_predict_leaves_them_out_too(tmp_path):
     for name in ("._a.jpg", ".b.mp4", "c.jfif", "d.png"):
         (tmp_path / name).write_bytes(b"x")
-    assert [source.name for source in find_sources(str(tmp_path))] == ["c.jfif", "d.png"]
+    assert [Path(source.name).name for source in find_sources(str(tmp_path))] == ["c.jfif", "d.png"]

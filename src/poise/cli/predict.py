@@ -257,7 +257,6 @@ def _print(document: Path | None) -> None:
 def _frame_check(predictor: AnyPredictor, tiling: Tiling | None) -> Callable[[Frame], object]:
     """Asked about each frame before the model is: ``ValueError`` if its boxes are not known, or its tiles too many."""
     from poise.predict.boxes import Boxes
-    from poise.predict.tiles import tile_boxes
 
     people = getattr(predictor, "people", None)
 
@@ -265,6 +264,8 @@ def _frame_check(predictor: AnyPredictor, tiling: Tiling | None) -> Callable[[Fr
         if isinstance(people, Boxes) and frame.name is not None:
             people.of_name(frame.name)
         if tiling is not None:
+            from poise.predict.tiles import tile_boxes  # needs torch, which exported models do without
+
             tile_boxes((frame.image.shape[0], frame.image.shape[1]), tiling)
 
     return check

@@ -123,7 +123,7 @@ def compare(reference: Poses, found: Poses, name: str) -> Parity:
         best = int(np.where(near, np.abs(found.scores[left] - pose.scores[0]), np.inf).argmin())
         other = left.pop(best)
         marks = np.abs(found.keypoint_scores[other] - pose.keypoint_scores[0]).max()
-        score = max(float(marks), abs(float(found.scores[other] - pose.scores[0])))
+        score = float(np.max([marks, abs(found.scores[other] - pose.scores[0])]))
         gaps = float(np.abs(found.keypoints[other] - pose.keypoints[0]).max()), score
         worst = [max(worst[0], gaps[0]), max(worst[1], gaps[1])]
         if not (gaps[0] <= KEYPOINT_LIMIT and gaps[1] <= SCORE_LIMIT):  # NaN is no agreement
