@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import mmap
 import os
 import subprocess
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from poise import memory
 from poise.cli import main
-from poise.memory import keep_freed_memory, resident_bytes
+from poise.memory import keep_freed_memory, resident_bytes, without_collection
 
 WORK = """
 import resource, sys
@@ -84,3 +85,18 @@ def test_memory_in_use_follows_what_is_used() -> None:
     with mmap.mmap(-1, 50_000_000) as block:  # not from freed memory that was kept
         block.write(bytes(50_000_000))
         assert resident_bytes() - before > 40_000_000
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_collection_is_as_before_after_the_block(enabled: bool) -> None:
+    before = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        with without_collection():
+            assert not gc.isenabled()
+        assert gc.isenabled() == enabled
+        with pytest.raises(ValueError, match="inside"), without_collection():
+            raise ValueError("inside")
+        assert gc.isenabled() == enabled
+    finally:
+        (gc.enable if before else gc.disable)()

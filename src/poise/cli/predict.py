@@ -50,6 +50,7 @@ from poise.cli.video_options import (
     parse_choices,
     parse_part,
 )
+from poise.memory import without_collection
 
 if TYPE_CHECKING:
     from poise.predict.frames import Frame, Part, Source
@@ -141,15 +142,17 @@ def predict(
         options={"batch": batch, "scales": parse_scales(scales), "flip": flip},
     )
     precision = half_precision(half, bf16)
-    found, problems = _find(sources)
+    with without_collection():
+        found, problems = _find(sources)
     if found:
         _check_folder(wish.out)
         if track and all(source.kind == "picture" for source in found):
             complain(_PICTURES)
         choice = PeopleChoice(boxes, people, people_min_score, people_nms)
-        predictor = open_predictor(
-            model_names(model), weights, device, choice, half=precision, compile=compile, turns=turns
-        )
+        with without_collection():
+            predictor = open_predictor(
+                model_names(model), weights, device, choice, half=precision, compile=compile, turns=turns
+            )
         if not choice.given and (found_by := where_people_are(predictor)) is not None:
             complain(f"{found_by}; --people or --boxes say otherwise")
         if heatmaps:
