@@ -278,7 +278,7 @@ def test_export_with_any_size_gives_the_same() -> None:
     model = TwoConvolutions().eval()
     example = torch.randn(2, 8, 7, 6, generator=torch.Generator().manual_seed(8))
     sizes = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
-    program = torch.export.export(model, (example,), dynamic_shapes=(sizes,))
+    program = torch.export.export(model, (example,), dynamic_shapes=(sizes,), strict=False)  # as poise.export does
     called = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     assert not [name for name in called if not name.startswith(("aten.", "<built-in function"))]
     assert not [name for name in called if "embedding_bag" in name]
