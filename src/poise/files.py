@@ -66,6 +66,11 @@ def source_stem(name: str) -> str:
     return {"-": "stdin"}.get(path.name, re.sub(r'[:*?"<>|]+', "-", path.stem) or "stream")
 
 
+def reason(error: Exception) -> str:
+    """What is wrong, in one line, without a path that the system's message repeats."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split())
+
+
 def fitting(stem: str, ending: str) -> str:
     """A file name of a stem and what follows it; a stem with too many bytes for a file name loses its end."""
     return _cut(stem, MAX_NAME - len(os.fsencode(ending))) + ending

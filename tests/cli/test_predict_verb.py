@@ -262,9 +262,7 @@ def test_out_of_memory_says_what_to_do(tmp_path, monkeypatch, error):
     assert told(result) == "poise: out of memory; try a smaller --batch, or smaller --scales\n"
 
 
-def test_ctrl_c_keeps_what_is_done(tmp_path, monkeypatch):
-    for i in range(12):
-        save(tmp_path / f"pictures/{i}.png")
+def interrupt_the_third_look(monkeypatch):
     detect = DotModel.detect
     calls = []
 
@@ -275,6 +273,12 @@ def test_ctrl_c_keeps_what_is_done(tmp_path, monkeypatch):
         return detect(self, images, sizes)
 
     monkeypatch.setattr(DotModel, "detect", interrupted)
+
+
+def test_ctrl_c_keeps_what_is_done(tmp_path, monkeypatch):
+    for i in range(12):
+        save(tmp_path / f"pictures/{i}.png")
+    interrupt_the_third_look(monkeypatch)
     result = poise("pictures")
     assert result.exit_code == 130
     assert told(result) == "poise: interrupted\n"
@@ -340,16 +344,7 @@ def test_a_name_that_is_no_utf_8(tmp_path):
 def test_ctrl_c_prints_the_poses_so_far(tmp_path, monkeypatch):
     for i in range(6):
         save(tmp_path / f"pictures/{i}.png")
-    detect = DotModel.detect
-    calls = []
-
-    def interrupted(self, images, sizes):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return detect(self, images, sizes)
-
-    monkeypatch.setattr(DotModel, "detect", interrupted)
+    interrupt_the_third_look(monkeypatch)
     result = poise("pictures", "nowhere.jpg", "--json")
     assert result.exit_code == 130
     assert len(json.loads(result.stdout)["images"]) == 2

@@ -20,7 +20,7 @@ from PIL import Image
 from poise.draw import draw_poses, overlay_people
 from poise.draw.faces import Anonymiser, Method, anonymise
 from poise.extras import MissingLibraryError
-from poise.files import fitting, replacing, source_stem
+from poise.files import fitting, reason, replacing, source_stem
 from poise.predict.frames import Clip, Frame
 from poise.predict.overlap import Behind
 from poise.predict.stream import LOW_SCORE, shown
@@ -176,7 +176,7 @@ class PoseWriter:
             raise
         except (ValueError, OSError, cv2.error) as error:
             end = " to its end" if self._video is not None and self._video.frames else ""
-            self._note(f"{frame.name or 'picture'} cannot be drawn{end}: {_reason(error)}", error)
+            self._note(f"{frame.name or 'picture'} cannot be drawn{end}: {reason(error)}", error)
             self._given_up = frame.clip
             self._end_video()
             return False
@@ -273,11 +273,6 @@ def _rate(clip: Clip, every: int) -> Fraction:
 
 def _sound(clip: Clip) -> Path | None:
     return clip.path if clip.info.has_audio else None
-
-
-def _reason(error: Exception) -> str:
-    """What is wrong, in one line."""
-    return " ".join(str(getattr(error, "strerror", None) or error).split())
 
 
 def _written_before(folder: Path) -> set[str]:

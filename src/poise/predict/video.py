@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple, Self
 import numpy as np
 
 from poise.extras import needs
-from poise.files import replacing
+from poise.files import reason, replacing
 from poise.predict.audio import AudioTrack
 from poise.predict.completeness import Ending, VideoCutError
 from poise.types import ImageArray
@@ -119,7 +119,7 @@ class VideoReader:
         try:
             return self._av.open(source, options=options)
         except (OSError, ValueError, self._av.FFmpegError) as error:
-            raise VideoError(f"{self.name} is not a readable video: {_reason(error)}") from None
+            raise VideoError(f"{self.name} is not a readable video: {reason(error)}") from None
 
     def _info(self) -> VideoInfo:
         stream, container = self._stream, self._container
@@ -184,7 +184,7 @@ class VideoReader:
             )
         if length is None and self._trouble is not None:
             raise VideoCutError(
-                f"{self.name} breaks off at {time:.1f} s (frame {number}): {_reason(self._trouble)}; {kept}"
+                f"{self.name} breaks off at {time:.1f} s (frame {number}): {reason(self._trouble)}; {kept}"
             )
 
     def _origin(self) -> float:
@@ -359,7 +359,7 @@ class VideoWriter:
         try:
             self._container.mux(self._stream.encode(frame))
         except (self._av.FFmpegError, OSError) as error:
-            raise VideoError(f"{self.path} cannot be written: {_reason(error)}") from None
+            raise VideoError(f"{self.path} cannot be written: {reason(error)}") from None
 
     def close(self) -> None:
         """Finish the file and give it its name; does nothing a second time, or without a frame."""
@@ -400,7 +400,3 @@ def _even(image: ImageArray) -> ImageArray:
 def _encoder(av: Any) -> str:
     """The best H.264 encoder of this copy of FFmpeg."""
     return next((name for name in ("libx264", "libopenh264", "h264") if name in av.codecs_available), "h264")
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(getattr(error, "strerror", None) or error).split())
