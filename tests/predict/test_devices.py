@@ -8,7 +8,7 @@ from torch import nn
 from crops import CropModel, row_picture
 from dots import DotModel, dot_picture, random_people
 from poise.predict import devices
-from poise.predict.devices import Running, compile_parts, running
+from poise.predict.devices import Running, running
 from poise.predict.predictor import Predictor
 from poise.predict.topdown import TopDownPredictor
 
@@ -137,22 +137,6 @@ def test_half_precision_of_crops():
         predictor.running = Running(CPU, half)
         predictor.predict(row_picture(1), min_score=0)
         assert Model.kind == half
-
-
-def test_the_parts_that_work_are_compiled():
-    """Backbone and neck whole, of a list every member, of a head the towers alone."""
-
-    class TinyHead(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.tower = nn.Sequential(nn.Conv2d(3, 3, 1))
-            self.output = nn.Conv2d(3, 3, 1)
-
-    module = nn.Module()
-    module.backbone, module.stages, module.head = nn.Conv2d(3, 3, 1), nn.ModuleList([nn.ReLU(), nn.ReLU()]), TinyHead()
-    compile_parts(module)
-    parts = {name for name, part in module.named_modules() if part._compiled_call_impl is not None}
-    assert parts == {"backbone", "stages.0", "stages.1", "head.tower"}
 
 
 class Convolving(CropModel):

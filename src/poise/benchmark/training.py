@@ -16,6 +16,7 @@ from poise.benchmark.clock import Series, Stopwatch, Task, no_product, take_turn
 from poise.benchmark.machine import describe
 from poise.benchmark.report import Latency
 from poise.models import PoseModel, build_model
+from poise.nn.compiled import compile_parts
 from poise.predict.devices import find_device
 from poise.settings import nearest
 from poise.skeletons import COCO17
@@ -25,7 +26,7 @@ from poise.types import Persons, ViewSpec
 
 WAYS = ("plain", "channels_last", "amp", "compiled")
 """``channels_last``: in memory. ``amp``: that, and mixed precision (bfloat16 on a CPU, float16 on a GPU). ``compiled``:
-channels last, by ``torch.compile``."""
+channels last, the parts that do the work by ``torch.compile``."""
 PARTS = ("forward", "losses", "backward")
 OTHER = "others"
 
@@ -94,7 +95,7 @@ class TrainingStep:
         for norm in frozen_batch_norms(module, config.train.freeze_batch_norm):
             norm.eval()
         if way == "compiled":
-            module.compile()
+            compile_parts(module)
         self._module, self._model = cast(nn.Module, module), cast(PoseModel, module)
         self.size = seen_size(self._model.view, side)
         self._truth = [t.to(device) for t in truths(batch, self.size, self._model.view)]

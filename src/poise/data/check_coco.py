@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from poise.data.coco_rules import people_category
 from poise.data.formats import Outline
 from poise.data.outlines import built_in
 from poise.data.problems import Findings, Size
@@ -64,17 +65,12 @@ def _lists(data: Any, path: Path, findings: Findings) -> tuple[list[Any], list[A
 
 
 def _category(categories: Any, path: Path, findings: Findings, required: bool) -> Entry | None:
-    """The category with keypoints; if several have some, the one named person."""
-    listed = [c for c in categories if isinstance(c, dict)] if isinstance(categories, list) else []
-    fitting = [c for c in listed if c.get("keypoints")]
-    if len(fitting) > 1:
-        fitting = [c for c in fitting if c.get("name") == "person"]
-    if len(fitting) == 1:
-        return fitting[0]
-    if required or len(listed) > 1:
-        message = f"{len(fitting)} categories have keypoints, expected one (or one of them called person)"
-        findings.error("category", path, "", message)
-    return listed[0] if len(listed) == 1 else None
+    """The category of people, as the reader chooses it."""
+    try:
+        return people_category(categories, path, named=required) or None
+    except ValueError as error:
+        findings.error("category", path, "", str(error).removeprefix(f"{path}: "))
+        return None
 
 
 def _check_category(category: Entry, path: Path, findings: Findings) -> None:

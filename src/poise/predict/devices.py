@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
 
 Half = bool | Literal["float16", "bfloat16"]
 """Whether networks compute in half precision, and in which; True is float16."""
@@ -95,24 +94,6 @@ def find_device(name: str | torch.device) -> torch.device:
         reason = str(error).splitlines()[0].partition(". ")[0]
         raise ValueError(f"device {str(name)!r} cannot be used ({_NAMES}): {reason}") from None
     return device
-
-
-def compile_parts(module: nn.Module) -> None:
-    """Compile, in place and when they first run, the parts of a network that do most of the work.
-
-    Only parts without decisions on values are compiled: backbone, neck, stages, and the towers of a head. What
-    looks at candidates stays as it is.
-    """
-    for part in module.children():
-        towers = [p for p in part.children() if isinstance(p, nn.Sequential)] if _decides(part) else [part]
-        for tower in towers:
-            for each in tower if isinstance(tower, nn.ModuleList) else [tower]:
-                each.compile()
-
-
-def _decides(part: nn.Module) -> bool:
-    """Whether a part is a head, which inference runs piece by piece."""
-    return type(part).__name__.endswith("Head")
 
 
 def _told(device: torch.device) -> str:

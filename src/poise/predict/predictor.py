@@ -19,10 +19,11 @@ from torch import nn
 from poise.data.views import collate
 from poise.geometry.affine import invert
 from poise.models.base import PoseModel
+from poise.nn.compiled import compile_parts
 from poise.nn.fold import fold_batch_norm
 from poise.nn.fused import fuse_activations
 from poise.predict.batches import run_in_batches
-from poise.predict.devices import Half, Running, compile_parts, running
+from poise.predict.devices import Half, Running, running
 from poise.predict.mapping import clips_first, mapped_back
 from poise.predict.sources import each_picture, source_name, to_image
 from poise.predict.tiles import Tiling, merge_tiles, parse_tiling, tiled_views

@@ -122,7 +122,7 @@ class TrainConfig(Settings):
     being kept: less memory for more time (``[backbone]``: the whole backbone; ``[stages]``: each stage)."""
     channels_last: bool = False
     compile: bool = False
-    """Let ``torch.compile`` make the network faster; the first step then takes minutes."""
+    """Let ``torch.compile`` make the parts that do the work faster; the first step then takes minutes."""
     deterministic: bool = False
     """Only deterministic operators, at some cost; without it runs on a GPU differ in the last bits."""
 

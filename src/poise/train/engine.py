@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from poise.data.views import Batch
 from poise.models.base import PoseModel
+from poise.nn.compiled import compile_parts
 from poise.train.checkpointing import checkpoint_activations
 from poise.train.config import TrainConfig
 from poise.train.devices import make_accelerator, mean_of_processes, memory_in_use, share_batch_norms
@@ -104,7 +105,7 @@ class Trainer:
         self.ema = ModelEma(module, config.ema) if config.ema is not None else None
         checkpoint_activations(module, config.checkpoint_activations)
         if config.compile:
-            module.compile()
+            compile_parts(module)
         self.model = model
         self._network, self._optimiser = self.accelerator.prepare(module, build_optimiser(module, config.optimiser))
 
