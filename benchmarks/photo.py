@@ -23,6 +23,7 @@ from PIL import Image, ImageOps
 
 import poise
 from poise.benchmark.rcnn import KeypointRCNN, picture_tensor
+from poise.predict.devices import running
 
 PHOTO = Path(__file__).resolve().parents[1] / "examples/three_people.jpg"
 PEOPLE = 3
@@ -33,7 +34,7 @@ def contenders() -> dict[str, Callable[[], object]]:
     with Image.open(PHOTO) as picture:
         image = np.array(ImageOps.pad(picture.convert("RGB"), (640, 480)))
     default, direct, pipeline = poise.load(), poise.load("directpose_mobilenetv2"), poise.pipeline()
-    rcnn = KeypointRCNN(torch.device("cpu"), (800, 1333))
+    rcnn = KeypointRCNN(running("cpu"), (800, 1333))
     return {
         "default": lambda: default.predict(image),
         "quick": lambda: default.predict(image, scales=[(384, 384)]),

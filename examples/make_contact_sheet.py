@@ -1,6 +1,7 @@
 """Make ``docs/images/contact_sheet.jpg``: what the shipped models find in the free photographs of this folder.
 
-The upper row shows the default model, the lower one ``rsn_small`` on the people it found, mirrored views included.
+The upper row shows the default model, the middle one ``rsn_small`` on the people it found, mirrored views included,
+the lowest ``directpose_mobilenetv2``.
 Run it with Poise installed: ``python examples/make_contact_sheet.py [OUTPUT]``.
 """
 
@@ -21,10 +22,11 @@ HEIGHT = 300
 
 
 def compose() -> Image.Image:
-    """Two rows of pictures ``HEIGHT`` pixels high."""
+    """Three rows of pictures ``HEIGHT`` pixels high."""
     default, pipeline = poise.load(), poise.pipeline(pose="rsn_small")
+    direct = poise.load("directpose_mobilenetv2")
     rows = []
-    for predict in (default.predict, lambda picture: pipeline.predict(picture, flip=True)):
+    for predict in (default.predict, lambda picture: pipeline.predict(picture, flip=True), direct.predict):
         row = []
         for name in PICTURES:
             image = Image.open(FOLDER / name).convert("RGB")

@@ -290,12 +290,12 @@ class Poses:
         """Only the poses with at least this instance score and box height (px), and, if given, with one of these ids.
 
         Raises:
-            ValueError: ``ids`` are asked for, but nobody is followed.
+            ValueError: ``ids`` are asked for, but nobody of those who are here is followed.
         """
         keep = self.scores >= min_score
         if min_height > 0:
             keep &= self.boxes[:, 3] - self.boxes[:, 1] >= min_height
-        if ids is not None:
+        if ids is not None and len(self):
             if self.ids is None:
                 raise ValueError("these poses have no ids; follow people with a Tracker (--track) first")
             keep &= np.isin(self.ids, list(ids))

@@ -84,7 +84,7 @@ def test_a_turn_has_all_stages(tmp_path, system):
     assert all(spent.wall > 0 for spent in watch.stages.values())
     assert watch.stages["network"].wall > watch.stages["load"].wall
     assert watch.counts["found"] >= 1
-    assert bench.input_size() == (SIZE if system != "rsn" else bench.subject.model.view.size)
+    assert bench.input_sizes() == (SIZE if system != "rsn" else bench.subject.model.view.size,)
 
 
 def test_nobody_is_no_reason_to_stop(tmp_path):
@@ -97,10 +97,43 @@ def test_nobody_is_no_reason_to_stop(tmp_path):
 
 def test_inputs_grow_by_their_sides(tmp_path):
     bench = Bench(small("directpose"), Running(CPU), tmp_path, (128, 256))
-    assert bench.input_size(0.5) == (64, 128)
+    assert bench.input_sizes(0.5) == ((64, 128),)
     assert bench.macs(1, 2.0) == pytest.approx(4 * bench.macs(), rel=0.05)
     with pytest.raises(ValueError, match="looks at crops"):
         Bench(small("rsn"), Running(CPU), tmp_path, SIZE)
+
+
+def test_a_model_that_looks_twice_is_measured_so(tmp_path):
+    twice = dataclasses.replace(
+        small("smpr"), trained=True, metadata={"scales": [[128, 128], [96, 96]], "min_score": 0}
+    )
+    spread_classes(twice.model, torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(1)))
+    set_class_bias(twice.model, 0.0)
+    bench = Bench(twice, Running(CPU), tmp_path)
+    assert bench.input_sizes() == ((96, 128), (96, 96))
+    looked = [predicted_macs(twice.model, size) for size in bench.input_sizes()]
+    assert bench.macs(3) == 3 * sum(looked)
+    assert bench.input_sizes(0.5) == ((64, 64), (64, 64))
+    watch, one = Stopwatch(CPU), Stopwatch(CPU)
+    bench.task(people=1)(watch)
+    once = Bench(twice, Running(CPU), tmp_path, once=True)
+    assert once.input_sizes() == ((96, 128),)
+    assert once.macs() == looked[0]
+    once.task(people=1)(one)
+    assert watch.counts["candidates"] > one.counts["candidates"]
+
+
+def test_beside_exported_files_a_model_looks_once(quick, monkeypatch):
+    """They look once, too."""
+    pair = {"scales": [[128, 128], [96, 96]]}
+    monkeypatch.setattr(
+        run_room, "find_subject", lambda name: dataclasses.replace(small(name), trained=True, metadata=pair)
+    )
+    nothing_else = {"people": (), "scales": (), "contest": False, "memory": False, "rounds": 1}
+    for runtimes, looks in ((("torch",), 2), (("torch", "onnx"), 1)):
+        monkeypatch.setattr(Bench, "exported", lambda self, *_: self.task())
+        report = benchmark(Plan(("smpr",), runtimes=runtimes, **nothing_else))
+        assert [len(row.inputs) for row in report.models] == [looks] * len(runtimes)
 
 
 def test_multiply_adds_leave_out_what_only_training_needs():
@@ -111,6 +144,8 @@ def test_multiply_adds_leave_out_what_only_training_needs():
     assert predicted_macs(model, size) == whole.macs - branch * cells
     assert model.head.heatmap is not None
     crops = build_model(preset("rsn18"))
+    drawn = DirectPose(model.config.model_copy(update={"snap": 0.25}))
+    assert predicted_macs(drawn, size) == whole.macs
     assert 0.5 < predicted_macs(crops, crops.view.size) / count("rsn18").macs < 1
 
 
@@ -134,7 +169,7 @@ def test_a_report_of_everything(quick):
     assert not by_people["rsn", 1].forced
     assert by_people["rsn", 3].growth > by_people["rsn", 0].growth
     assert by_people["rsn", 0].work.processor < by_people["rsn", 1].work.processor
-    assert [row.input for row in report.sizes] == [SIZE, (192, 256)]
+    assert [row.inputs for row in report.sizes] == [(SIZE,), ((192, 256),)]
     assert report.sizes[1].macs > 2 * report.sizes[0].macs
     assert report.left_out == ["rsn by size: it looks at crops of one size"]
     assert told[-1][0] == told[-1][1] == 2 * (4 + 6 + 2)
@@ -200,7 +235,7 @@ def test_onnx_runs_the_same_model(tmp_path):
     alone.task(3)(again)
     assert again.counts["found"] == 3
     assert set(again.stages) == {"load", "network", "draw"}
-    assert alone.input_size() == bench.input_size()
+    assert alone.input_sizes() == bench.input_sizes()
 
 
 @pytest.mark.slow

@@ -127,16 +127,16 @@ def report_of(plan):
     product = {"side": 64, "gmacs_per_second": 50.0, "gmacs_per_processor_second": 60.0}
     models = [
         ModelRow(
-            plan.models[0], False, "torch", 1, (800, 1088), 36_000_000, 10**11, stages, part, 80.0, 0.78, 0.7, 5,
-            {"peak": 1234.5},
+            plan.models[0], False, "torch", 1, ((800, 1088), (64, 96)), 36_000_000, 10**11, stages, part, 80.0, 0.78,
+            0.7, 5, {"peak": 1234.5},
         ),
-        ModelRow("a.onnx", True, "ONNX", 1, (64, 64), None, None, {"network": part}, part, 80.0, None, None, 5),
+        ModelRow("a.onnx", True, "ONNX", 1, ((64, 64),), None, None, {"network": part}, part, 80.0, None, None, 5),
     ]  # fmt: skip
     people = [
         PeopleRow("m", 50, 2000, True, 50, part, part, part, 1.0349),
         PeopleRow("f", 1, None, False, 1, part, None, part, None),
     ]
-    sizes, rivals = [SizeRow("m", (400, 544), 10**10, part, part, 321.0)], [ContestRow("k", 20, 10**9, part, 1.75)]
+    sizes, rivals = [SizeRow("m", ((400, 544),), 10**10, part, part, 321.0)], [ContestRow("k", 20, 10**9, part, 1.75)]
     return Report(machine, "processor", plan.rounds, product, models, people, sizes, rivals, ["this by that"])
 
 
@@ -157,7 +157,9 @@ def test_models_on_the_command_line(monkeypatch):
     assert (plan.contest, plan.memory, plan.compiled, plan.half) == (False, False, False, True)
     out = result.stdout
     assert "abacus, 1 of 2 threads, load 0.5" in out
-    assert re.search(r"rsn18 \(random\) +torch +1 +800x1088 +36.0 +100.00( +10.[23]){5} +80.00 +78 % +1234", out)
+    assert re.search(
+        r"rsn18 \(random\) +torch +1 +800x1088\+64x96 +36.0 +100.00( +10.[23]){5} +80.00 +78 % +1234", out
+    )
     assert re.search(r"^m +50 +50 +2000 forced .* \+3.5 %$", out, flags=re.MULTILINE)
     assert "Not measured: this by that" in out
     assert "Random weights find nobody" in out

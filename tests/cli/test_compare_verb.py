@@ -1,5 +1,6 @@
 """``poise evaluate`` with files of results, several contestants, intervals, details and reports."""
 
+import gzip
 import json
 
 import numpy as np
@@ -12,9 +13,10 @@ from console import told
 from dots import DOTS, DotModel, dot_picture, keypoints_of, random_people
 from poise.cli.main import app
 from poise.evaluate.coco import METRICS, evaluate_keypoints
+from poise.evaluate.model import evaluate_model
 from poise.predict import predictor as predictor_room
 from poise.predict.predictor import Predictor
-from poise.skeletons import CROWDPOSE14
+from poise.skeletons import CROWDPOSE14, MPII16
 
 SIZES = [(90, 120), (160, 110), (90, 120), (64, 200), (120, 120), (100, 140)]
 
@@ -154,6 +156,39 @@ def test_pictures_are_found_where_they_usually_are(annotated):
     assert "name their folder" in result.stderr
 
 
+@pytest.mark.usefixtures("models")
+@pytest.mark.parametrize("where", ["category", "file beside"])
+def test_given_sigmas_count_whoever_brings_the_poses(annotated, tmp_path, where):
+    truth, folder = annotated
+    usual = report_of("shaky", "--annotations", truth, "--images", folder, "--out", tmp_path / "out.json")
+    assert 0 < usual["AP"] < 0.9
+    if where == "category":
+        data = json.loads(truth.read_text())
+        data["categories"][0]["sigmas"] = [0.9] * 3
+        truth.write_text(json.dumps(data))
+    else:
+        text = f"keypoints: [{', '.join(DOTS.keypoints)}]\nsigmas: [0.9, 0.9, 0.9]\n"
+        truth.with_name("skeleton.yaml").write_text(text)
+    found = report_of("shaky", "--results", tmp_path / "out.json", "--annotations", truth, "--images", folder)
+    own, again = found["models"]
+    assert own["AP"] == again["AP"] == pytest.approx(1)
+    alone = report_of("--results", tmp_path / "out.json", "--annotations", truth)
+    assert alone["AP"] == own["AP"]
+    assert evaluate_model(Shaky(), truth, folder, device="cpu")["AP"] == own["AP"]
+
+
+@pytest.mark.usefixtures("models")
+def test_sigmas_that_only_a_model_has_are_taken(annotated, caplog):
+    truth, folder = annotated
+    data = json.loads(truth.read_text())
+    before = report_of("shaky", "--annotations", truth, "--images", folder)
+    del data["categories"][0]["sigmas"]
+    truth.write_text(json.dumps(data))
+    after = report_of("shaky", "--annotations", truth, "--images", folder)
+    assert after["AP"] == before["AP"]
+    assert "estimated" not in caplog.text
+
+
 def test_details_and_report(annotated, tmp_path):
     truth, folder = annotated
     found = written(tmp_path / "results.json", truth)
@@ -161,10 +196,74 @@ def test_details_and_report(annotated, tmp_path):
     details = report_of(*arguments, "--report", tmp_path / "report", "--images", folder)["details"]
     assert {row["error"] for row in details["losses"]} >= {"miss", "swap", "score", "missed person", "imprecision"}
     assert [row["name"] for row in details["keypoints"]] == list(DOTS.keypoints)
-    assert "where precision is lost" in (tmp_path / "report/report.html").read_text(encoding="utf-8")
+    assert (details["pck"]["PCK@0.1"], details["pck"]["PCK@0.2"], details["pck"]["found"]) == (1, 1, 7)
+    assert details["pck"]["intervals"]["PCK@0.2"] == [1, 1]
+    html = (tmp_path / "report/report.html").read_text(encoding="utf-8")
+    for words in ("where precision is lost", f"{found}: a file of results", "PCK@0.2", "of 20 sets of pictures"):
+        assert words in html
     text = poise(*arguments).stdout
     for words in ("AP lost to errors", "false positive", "best threshold", "PCK0.1", "left_end"):
         assert words in text
+    lines = text.splitlines()
+    at = lines.index("PCK of all 7 people, each with the pose whose box fits best")
+    assert [line.split() for line in lines[at + 1 : at + 4]] == [
+        ["PCK@0.1", "PCK@0.2"], ["100.0", "100.0"], ["100.0..100.0"] * 2,
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("models")
+def test_the_report_says_how_models_were_run(annotated, tmp_path):
+    truth, folder = annotated
+    usual = ("--annotations", truth, "--images", folder, "--report", tmp_path / "report", "--bootstrap", 0)
+    result = poise("good", "shaky", *usual, "--flip", "--scales", "256,200")
+    assert result.exit_code == 0, result.output
+    html = (tmp_path / "report/report.html").read_text(encoding="utf-8")
+    for name in ("good", "shaky"):
+        assert f"{name}: looks at whole pictures; scales: 256, 200; flip: yes; turns: no" in html
+    assert 'class="range"' not in html, "no pictures are drawn with --bootstrap 0"
+    assert "<h2>Differences</h2>" not in html
+
+
+@pytest.mark.parametrize(("options", "samples"), [((), 1000), (("--bootstrap", 0), 0), (("--bootstrap", 30), 30)])
+def test_how_many_pictures_a_report_draws(annotated, tmp_path, monkeypatch, options, samples):
+    asked = []
+    monkeypatch.setattr("poise.evaluate.report.write_report", lambda *given, samples, **more: asked.append(samples))
+    found = written(tmp_path / "results.json", annotated[0])
+    usual = ("--annotations", annotated[0], "--results", found, "--report", tmp_path / "report")
+    assert poise(*usual, *options).exit_code == 0
+    assert asked == [samples]
+
+
+@pytest.mark.usefixtures("models")
+def test_where_nothing_can_be_written_is_told_before_anything_runs(annotated, tmp_path, monkeypatch):
+    truth, folder = annotated
+    monkeypatch.setattr(predictor_room, "load", lambda name, **options: pytest.fail("a model was opened"))
+    (tmp_path / "file").write_text("")
+    for option, path, words in (
+        ("--out", tmp_path, "is a folder or a device, not a file; name a file with --out"),
+        ("--out", tmp_path / "file/out.json", "file is a file, not a folder; name another place with --out"),
+        ("--report", tmp_path / "file", "file is a file, not a folder; name another place with --report"),
+        ("--report", tmp_path / "file/deep/down", "file is a file, not a folder"),
+    ):
+        result = poise("good", "--annotations", truth, "--images", folder, option, path)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert words in result.stderr
+        assert len(told(result).splitlines()) == 1
+
+
+@pytest.mark.usefixtures("models")
+def test_a_report_that_fails_leaves_numbers_and_poses(annotated, tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("poise.evaluate.report.write_report", full)
+    truth, folder = annotated
+    out = tmp_path / "out.json"
+    result = poise("good", "--annotations", truth, "--images", folder, "--report", tmp_path / "r", "--out", out)
+    assert result.exit_code == 1
+    assert "no space left" in result.stderr
+    assert "AP75" in result.stdout
+    assert json.loads(out.read_text())
 
 
 def test_crowdpose(tmp_path):
@@ -220,6 +319,10 @@ def test_mistakes_are_one_line(annotated, tmp_path):
         "short.json": [{"image_id": 10, "keypoints": [1, 2], "score": 1}],
         "bare.json": [{"image_id": 10}],
         "text.json": "hello",
+        "one.json": {"annotations": [1]},
+        "pictures.json": {"images": [1], "annotations": []},
+        "id.json": {"images": [{"id": [1], "file_name": "0.png"}], "annotations": []},
+        "list.json": {"images": [{"id": 1, "file_name": "0.png"}], "annotations": [{"image_id": [1]}]},
     }
     for name, content in files.items():
         (tmp_path / name).write_text(json.dumps(content))
@@ -229,6 +332,10 @@ def test_mistakes_are_one_line(annotated, tmp_path):
         ("short.json", "has 2 keypoint numbers"),
         ("bare.json", "has no keypoints"),
         ("text.json", "holds neither a list of COCO results"),
+        ("one.json", "a result is '1', not an object"),
+        ("pictures.json", "picture 1 is no object with an id"),
+        ("id.json", "picture id [1] must be a number or a text"),
+        ("list.json", "picture [1], which the annotations do not list"),
         ("none.json", "does not exist"),
     ):
         result = poise("--annotations", truth, "--results", tmp_path / name, "--results", good)
@@ -250,6 +357,54 @@ def test_mistakes_are_one_line(annotated, tmp_path):
     assert not (tmp_path / "out.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"images": [1]}, "picture 1 is no object with an id"),
+        ({"images": [{"file_name": "0.png"}]}, "picture id None must be a number or a text"),
+        ({"images": [{"id": 10, "crowdIndex": {}}]}, "picture 10 has crowdIndex with {}"),
+        ({"annotations": 5}, "annotations are 5; expected a list"),
+        ({"annotations": {}}, "annotations are {}; expected a list"),
+        ({"annotations": [{"image_id": 10, "area": -3, "bbox": [1, 1, 5, 5]}]}, "annotation 1 has area -3"),
+    ],
+)
+def test_mistakes_in_the_annotations_are_one_line(annotated, tmp_path, changes, words):
+    truth, _ = annotated
+    (tmp_path / "found.json").write_text("[]")
+    truth.write_text(json.dumps(json.loads(truth.read_text()) | changes))
+    result = poise("--annotations", truth, "--results", tmp_path / "found.json")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert words in result.stderr
+    assert "internal error" not in result.stderr
+    assert len(told(result).splitlines()) == 1
+
+
+def test_a_part_of_an_mpii_file(tmp_path):
+    joints = [[*point, 1] for point in np.random.default_rng(0).integers(20, 180, (16, 2)).tolist()]
+    entry = {"objpos": [100, 100], "scale_provided": 1.0, "joint_self": joints, "headbox": [90, 1, 98, 7]}
+    truth = tmp_path / "both.json"
+    truth.write_text(json.dumps([entry | {"img_paths": f"{flag}.jpg", "isValidation": flag} for flag in (0, 1)]))
+    for flag in (0, 1):
+        Image.new("RGB", (200, 200)).save(tmp_path / f"{flag}.jpg")
+    found = tmp_path / "results.json"
+    keypoints = [v for x, y, _ in joints for v in (x - 1, y - 1, 1)]
+    found.write_text(json.dumps([{"image_id": "1.jpg", "keypoints": keypoints, "score": 1}]))
+    usual = ("--annotations", truth, "--results", found)
+    reports = [report_of(*usual, *part) for part in ((), ("--split", "val"))]
+    assert [(r["split"], r["pictures"], r["Mean"]) for r in reports] == [(None, 2, 0.5), ("val", 1, 1.0)]
+    for part, words in (
+        ("train", "picture '1.jpg', which the annotations do not list"),
+        ("test", "has no part 'test'"),
+        ("valid", "a data set has no part 'valid'; one of train, val, test"),
+    ):
+        result = poise(*usual, "--split", part)
+        assert result.exit_code == 1
+        assert words in " ".join(result.stderr.split())
+    other = poise(*usual, "--split", "val", "--kind", "coco")
+    assert other.exit_code == 2
+    assert "--split is for MPII and YOLO data sets" in other.stderr
+
+
 def test_mpii_results_of_a_file(tmp_path):
     joints = np.random.default_rng(0).integers(20, 180, (16, 2)).tolist()
     person = {"image": "a.jpg", "joints": joints, "joints_vis": [1] * 16, "center": [100, 100], "scale": 1.0}
@@ -261,9 +416,20 @@ def test_mpii_results_of_a_file(tmp_path):
     found.write_text(json.dumps([{"image_id": "a.jpg", "keypoints": keypoints, "score": 1, "bbox": [0, 0, 200, 200]}]))
     table = report_of("--annotations", truth, "--results", found)
     assert table["Mean"] == pytest.approx(1)
+    packed = tmp_path / "packed.json.gz"
+    packed.write_bytes(gzip.compress(truth.read_bytes()))
+    assert report_of("--annotations", packed, "--results", found)["Mean"] == table["Mean"]
     twice = report_of("--annotations", truth, "--results", found, "--results", found)
     assert [m["Mean"] for m in twice["models"]] == [table["Mean"]] * 2
-    assert poise("--annotations", truth, "--results", found, "--details").exit_code == 2
+    assert "details" not in table
+    joints = report_of("--annotations", truth, "--results", found, "--details")["details"]["joints"]
+    assert [joint["name"] for joint in joints] == list(MPII16.keypoints)
+    assert joints[0] == {"name": "right_ankle", "labelled": 1, "PCKh": 1, "PCKh@0.1": 1}
+    lines = poise("--annotations", truth, "--results", found, "--details").stdout.splitlines()
+    assert ["labelled", "PCKh", "PCKh@0.1"] in [line.split() for line in lines]
+    assert ["left_wrist", "1", "100.0", "100.0"] in [line.split() for line in lines]
+    for option in (("--report", tmp_path / "report"), ("--bootstrap", "9")):
+        assert poise("--annotations", truth, "--results", found, *option).exit_code == 2
     found.write_text(json.dumps([{"image_id": "a.jpg", "keypoints": keypoints}]))
     result = poise("--annotations", truth, "--results", found)
     assert result.exit_code == 1

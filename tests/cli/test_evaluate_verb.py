@@ -204,6 +204,32 @@ def test_yolo_data_scores_as_coco(annotated, dots, tmp_path):
     assert "'voc' is unknown" in unknown.stderr
 
 
+def test_a_report_of_a_yolo_data_set_shows_its_pictures(annotated, dots, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("poise.evaluate.report.write_report", lambda *given, images, **more: seen.append(images))
+    config = write_yolo(read_coco(*annotated), tmp_path / "yolo", "val")
+    result = poise("--annotations", config, "--report", tmp_path / "report")
+    assert result.exit_code == 0, result.output
+    assert seen == [config.parent / "images/val"]
+
+
+def test_what_predict_writes_is_evaluated_whatever_the_category_of_people(annotated, dots, tmp_path):
+    path, folder = annotated
+    found = tmp_path / "found"
+    predicted = CliRunner().invoke(app, ["predict", str(folder / "1.png"), "--out", str(found), "--min-score", "0"])
+    assert predicted.exit_code == 0, predicted.output
+    data = json.loads(path.read_text())
+    data["images"] = data["images"][1:2]
+    for category in (4, 7):
+        for entry in data["annotations"]:
+            entry["category_id"] = category
+        data["categories"][0]["id"] = category
+        path.write_text(json.dumps(data))
+        result = poise("--annotations", path, "--results", found / "poses.json", "--json")
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["AP"] == pytest.approx(1)
+
+
 def test_pckh_on_mpii(monkeypatch, tmp_path):
     """A model that finds one fixed pose, which is right but for a foot that is off by exactly half a head."""
 

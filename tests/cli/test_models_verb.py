@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from poise.cli.main import app
 from poise.models import PRESETS
-from poise.zoo import counting
+from poise.zoo import counting, shipped
 from poise.zoo.counting import Count
 from poise.zoo.papers import COSTS, RESULTS, reported
 
@@ -25,6 +25,22 @@ def test_presets_are_listed() -> None:
     assert result.exit_code == 0, result.output
     assert all(f"  {name}\n" in result.stdout for name in PRESETS)
     assert json.loads(invoke("--json").stdout)["presets"] == list(PRESETS)
+
+
+def test_a_model_that_looks_at_people_has_a_time_where_somebody_finds_them() -> None:
+    """Its AP with true boxes and the time of the whole pipeline do not stand in one row."""
+    if "rsn_small" not in shipped():
+        pytest.skip("this copy was built without weights")
+    lines = invoke().stdout.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("  rsn_small"))
+    finder = next(i for i, line in enumerate(lines) if line.startswith("    on people of smpr_mobilenetv2 "))
+    metrics = shipped()["rsn_small"].metrics
+    assert f"{100 * metrics['AP']:.1f}" in lines[at]
+    assert " ms" not in lines[at]
+    assert finder > at
+    assert f"{100 * metrics['with_smpr_mobilenetv2']['AP']:.1f}" in lines[finder]
+    assert f"{metrics['milliseconds']:.0f} ms" in lines[finder]
+    assert sum(line.startswith("  Time: ") for line in lines) == 1
 
 
 @pytest.fixture

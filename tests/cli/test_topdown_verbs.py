@@ -1,6 +1,7 @@
 """``poise predict`` and ``poise evaluate`` with a top-down model."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from poise.checkpoints import LoadedCheckpoint
 from poise.cli.main import app
 from poise.cli.options import model_names
 from poise.evaluate.model import evaluate_model
-from poise.predict import loading
+from poise.predict import loading, opening
+from poise.predict.exported import ExportedPredictor
 from poise.zoo import DEFAULT
 
 COUNTS = (2, 0, 3, 1)
@@ -100,6 +102,19 @@ def test_what_the_network_saw_is_drawn_under_the_poses(tmp_path):
 
 
 @pytest.mark.usefixtures("truth")
+def test_exported_files_show_no_heatmaps(monkeypatch):
+    about = {"metadata": {}, "skeleton": ENDS.to_dict(), "min_score": 0.1}
+    exported = SimpleNamespace(path="crops.onnx", description=about, running="onnx", looks_at_people=False)
+    monkeypatch.setattr(opening, "load", lambda *a, **k: ExportedPredictor(exported))
+    result = poise("predict", "0.png", "--model", "crops.onnx", "--heatmaps")
+    assert result.exit_code == 1
+    assert told(result) == (
+        "poise: --heatmaps: crops.onnx is exported, and exported files show no heatmaps; name the checkpoint of a "
+        "top-down model with --model\n"
+    )
+
+
+@pytest.mark.usefixtures("truth")
 def test_predict_draws_and_says_who_finds_the_people(named_models):
     result = poise("predict", "0.png", "1.png", "--model", "crops")
     assert result.exit_code == 0, result.output
@@ -146,11 +161,12 @@ def evaluate(truth, *options):
 
 
 def test_evaluate_in_true_boxes(truth):
-    result = evaluate(truth, "--boxes", truth, "--flip", "--json", "--out", "found.json")
+    result = evaluate(truth, "--boxes", truth, "--flip", "--json", "--out", "found.json", "--details")
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert report["AP"] == pytest.approx(1)
     assert (report["people"], report["flip"]) == (f"boxes of {truth}", True)
+    assert report["details"]["pck"] == {"PCK@0.1": 1, "PCK@0.2": 1, "people": 6, "found": 6}
     results = json.loads((truth.parent / "found.json").read_text())
     assert sorted(r["image_id"] for r in results) == [20, 20, 22, 22, 22, 23]
     assert {r["category_id"] for r in results} == {4}

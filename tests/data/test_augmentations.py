@@ -74,6 +74,31 @@ def test_sizes_of_canvases_are_one_or_several() -> None:
     assert "multi_scale" not in measurable(CROP)
 
 
+@pytest.mark.parametrize(
+    ("config", "field", "below", "above"),
+    [(COMPOSE, "augment.single_scale", "scale", "crop"), (CROP, "crop.scale", "crop", "scale")],
+)
+def test_scale_and_crop_share_a_range(config: DataConfig, field: str, below: str, above: str) -> None:
+    """Each has its side of 1; together they are the range."""
+
+    def alone(low: float, high: float, *names: str) -> tuple[float, float]:
+        part, name = field.split(".")
+        found: tuple[float, float] = getattr(getattr(only(replaced(config, {field: (low, high)}), names), part), name)
+        return found
+
+    assert alone(0.5, 3.0, below) == (0.5, 1.0)
+    assert alone(0.5, 3.0, above) == (1.0, 3.0)
+    assert alone(0.5, 3.0, above, below) == alone(0.5, 3.0, below, above) == (0.5, 3.0)
+    assert alone(0.5, 3.0) == (1.0, 1.0)
+    assert alone(1.5, 3.0, above) == (1.5, 3.0)
+    assert not is_on(replaced(config, {field: (1.5, 3.0)}), below)
+    known = measurable(config)
+    assert alone(1.0, 1.0, below) == known[below].on[field]
+    assert alone(1.0, 1.0, above) == known[above].on[field]
+    assert alone(1.0, 1.0, above, below) == {"scale": (0.75, 1.25), "single_scale": (0.7, 1.8)}[field.split(".")[1]]
+    assert all(is_on(only(config, (name,)), name) for name in (above, below))
+
+
 def test_every_switch_of_the_pipelines_belongs_to_one() -> None:
     """What is drawn by chance can be switched off, but for what makes the material."""
     named = {key for entry in (*CANVAS.values(), *CROPS.values()) for key in (*entry.off, *entry.on)}

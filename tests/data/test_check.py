@@ -1,5 +1,7 @@
+import gzip
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import yaml
 from PIL import Image
 
 from poise.data.check import check_dataset
+from poise.data.formats import read_dataset
 from poise.data.problems import CheckReport
 from poise.skeletons import COCO17
 
@@ -47,6 +50,35 @@ def folder(tmp_path: Path) -> Path:
     for name in ("a.png", "b.png"):
         Image.fromarray(np.random.default_rng(1).integers(0, 255, (60, 80, 3), np.uint8)).save(tmp_path / name)
     return tmp_path
+
+
+class Yolo:
+    LINE = "0 0.5 0.5 0.4 0.5 0.25 0.5 2 0.75 0.1 1 0 0 0"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for part in ("images/train", "images/val", "labels/train", "labels/val"):
+            (root / part).mkdir(parents=True)
+        for name in ("train/a.png", "val/b.png"):
+            (root / "images" / name).write_bytes((root / "a.png").read_bytes())
+        self.config: dict[str, Any] = {
+            "train": "images/train",
+            "val": "images/val",
+            "kpt_shape": [3, 3],
+            "flip_idx": [0, 2, 1],
+            "names": {0: "person"},
+        }
+        (root / "skeleton.yaml").write_text(yaml.safe_dump({"keypoints": NAMES, "sigmas": [0.1] * 3}))
+
+    def check(self, *lines: str, **change: Any) -> CheckReport:
+        (self.root / "labels/train/a.txt").write_text("\n".join(lines))
+        (self.root / "data.yaml").write_text(yaml.safe_dump(self.config | change))
+        return check_dataset(self.root)
+
+
+@pytest.fixture
+def yolo(folder: Path) -> Yolo:
+    return Yolo(folder)
 
 
 def check(folder: Path, content: Any, **options: Any) -> CheckReport:
@@ -149,7 +181,7 @@ def test_categories_that_decide_nothing(folder: Path) -> None:
 
 
 def test_a_given_skeleton_decides(folder: Path) -> None:
-    (folder / "truth.skeleton.yaml").write_text("keypoints: [a, b, c]")
+    (folder / "truth.skeleton.yaml").write_text("keypoints: [a, left_b, right_b]\nsigmas: [0.1, 0.1, 0.1]")
     assert told(check(folder, coco(categories=[]))) == []
     assert [p.kind for p in check(folder, coco(), skeleton=COCO17).problems] == ["keypoint-count"] * 2
     (folder / "truth.skeleton.yaml").write_text("keypoints: [a, b")
@@ -158,6 +190,65 @@ def test_a_given_skeleton_decides(folder: Path) -> None:
     assert [p.message for p in report.problems] == [
         "3 keypoints, expected the 14 of 'crowdpose14'", "keypoints has 9 numbers, expected 42 (3 x 14)",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds", "message"),
+    [
+        ("", ["flip-pairs-missing", "sigmas-missing"], "no pair of keypoints changes sides"),
+        ("flip_pairs: [[b, c]]", ["sigmas-missing"], "no sigmas, expected 3 numbers"),
+        ("flip_pairs: [[a, b], [b, c]]", ["skeleton", "sigmas-missing"], "a keypoint is in two flip pairs"),
+        ("edges: [[a, a]]\nflip_pairs: [[b, c]]", ["skeleton", "sigmas-missing"], r"edge \(0, 0\) does not join"),
+        ("flip_pairs: [[b, c]]\nsigmas: [0.1, 0.1]", ["skeleton"], "3 keypoints but 2 sigmas"),
+        ("flip_pairs: [[b, c]]\nsigmas: []", ["skeleton"], "3 keypoints but 0 sigmas"),
+        ("flip_pairs: [[b, c]]\nsigmas: [0.1, -1, 0.1]", ["skeleton"], "sigma -1.0 is not a positive number"),
+        ("flip_pairs: [[b, c]]\nsigmas: [0.1, 0.1, 0.1]", [], ""),
+    ],
+)
+def test_skeletons_of_yaml_files(folder: Path, yolo: Yolo, text: str, kinds: list[str], message: str) -> None:
+    """Whatever a reader refuses is an error here, for both formats that read such files."""
+    file = folder / "skeleton.yaml"
+    file.write_text(f"keypoints: [a, b, c]\n{text}\n")
+    for report in (check(folder, coco()), yolo.check(Yolo.LINE)):
+        assert [p.kind for p in report.problems] == kinds
+        assert {p.file for p in report.problems} <= {str(file)}
+        if not kinds:
+            continue
+        assert re.search(message, report.problems[0].message)
+    for path in (folder / "truth.json", folder / "data.yaml"):
+        if "skeleton" in kinds:
+            with pytest.raises(ValueError, match=message):
+                read_dataset(path)
+        else:
+            assert read_dataset(path).person_count == 1
+
+
+def test_a_built_in_skeleton_needs_no_more_than_its_names(folder: Path) -> None:
+    names = list(COCO17.keypoints)
+    nobody = coco(annotations=[], categories=[])
+    (folder / "truth.skeleton.yaml").write_text(yaml.safe_dump({"keypoints": names}))
+    assert told(check(folder, nobody)) == []
+    assert read_dataset(folder / "truth.json").skeleton is COCO17
+    (folder / "truth.skeleton.yaml").write_text(yaml.safe_dump({"keypoints": names, "sigmas": [-1] * 17}))
+    assert [p.kind for p in check(folder, nobody).problems] == ["skeleton"]
+    (folder / "truth.skeleton.yaml").unlink()
+    bad = nobody | {"categories": [{"id": 1, "keypoints": names, "sigmas": [0.1]}]}
+    assert [p.message for p in check(folder, bad).problems] == ["1 sigmas, expected 17"]
+    with pytest.raises(ValueError, match="17 keypoints but 1 sigmas"):
+        read_dataset(folder / "truth.json")
+    (folder / "truth.skeleton.yaml").write_text("keypoints: [point]")
+    assert [p.kind for p in check(folder, coco(annotations=[], categories=[])).problems] == ["sigmas-missing"]
+
+
+def test_packed_files(folder: Path) -> None:
+    path = folder / "truth.json.gz"
+    path.write_bytes(gzip.compress(json.dumps(coco()).encode()))
+    assert told(check_dataset(path)) == []
+    (folder / "truth.skeleton.yaml").write_text("keypoints: [a, b, c]")
+    assert [p.kind for p in check_dataset(path).problems] == ["flip-pairs-missing", "sigmas-missing"]
+    path.write_bytes(b"no gzip")
+    (problem,) = check_dataset(path).problems
+    assert (problem.kind, "is no gzip file" in problem.message) == ("format", True)
 
 
 @pytest.mark.parametrize(
@@ -262,35 +353,6 @@ def test_mpii(folder: Path) -> None:
     assert (report.format, report.pictures, report.people) == ("mpii", 3, 8)
     headless = check(folder, [entry(headbox=None)])
     assert [p.kind for p in headless.problems] == ["head-box-missing"]
-
-
-class Yolo:
-    LINE = "0 0.5 0.5 0.4 0.5 0.25 0.5 2 0.75 0.1 1 0 0 0"
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        for part in ("images/train", "images/val", "labels/train", "labels/val"):
-            (root / part).mkdir(parents=True)
-        for name in ("train/a.png", "val/b.png"):
-            (root / "images" / name).write_bytes((root / "a.png").read_bytes())
-        self.config: dict[str, Any] = {
-            "train": "images/train",
-            "val": "images/val",
-            "kpt_shape": [3, 3],
-            "flip_idx": [0, 2, 1],
-            "names": {0: "person"},
-        }
-        (root / "skeleton.yaml").write_text(yaml.safe_dump({"keypoints": NAMES, "sigmas": [0.1] * 3}))
-
-    def check(self, *lines: str, **change: Any) -> CheckReport:
-        (self.root / "labels/train/a.txt").write_text("\n".join(lines))
-        (self.root / "data.yaml").write_text(yaml.safe_dump(self.config | change))
-        return check_dataset(self.root)
-
-
-@pytest.fixture
-def yolo(folder: Path) -> Yolo:
-    return Yolo(folder)
 
 
 def test_yolo_sets(yolo: Yolo) -> None:

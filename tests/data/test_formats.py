@@ -1,13 +1,16 @@
+import gzip
 import json
 import os
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from poise.data.config import SourceConfig
 from poise.data.formats import find_images, known_kind, read_dataset, recognise
 from poise.data.loader import read_source
+from poise.data.split import split_dataset
 from poise.skeletons import COCO17, CROWDPOSE14, MPII16
 
 DATA = Path(os.environ.get("POISE_DATA") or Path(__file__).resolve().parents[3] / "shared/data")
@@ -43,6 +46,14 @@ def test_formats_are_recognised(folder):
     ]  # fmt: skip
     (folder / "marked.json").write_bytes(b"\xef\xbb\xbf{}")
     assert recognise(folder / "marked.json") == "coco"
+    for name, content in (("object.json.gz", b"  {}"), ("list.json.gz", b"[]")):
+        (folder / name).write_bytes(gzip.compress(content))
+    assert [recognise(folder / n) for n in ("object.json.gz", "list.json.gz")] == ["coco", "mpii"]
+    (folder / "cut.json.gz").write_bytes(gzip.compress(b"{}")[:12])
+    with pytest.raises(ValueError, match=r"cut\.json\.gz is no gzip file, or is damaged"):
+        recognise(folder / "cut.json.gz")
+    with pytest.raises(FileNotFoundError, match=r"no\.json\.gz"):
+        recognise(folder / "no.json.gz")
     with pytest.raises(ValueError, match=r"a\.png is neither JSON"):
         recognise(folder / "a.png")
     with pytest.raises(FileNotFoundError, match=r"no\.json"):
@@ -99,6 +110,56 @@ def test_pictures_are_found_where_they_usually_are(tmp_path):
 def test_sources_of_training(folder, kind, file):
     source = SourceConfig(annotations=str(folder / file), images=str(folder), kind=kind, name="mine")
     assert (read_source(source).name, read_source(source).person_count) == ("mine", 1)
+
+
+def test_packed_files_are_read_as_others(folder, tmp_path):
+    (folder / "skeleton.yaml").unlink()
+    for name in ("crowd", "mpii"):
+        (folder / f"{name}.json.gz").write_bytes(gzip.compress((folder / f"{name}.json").read_bytes()))
+        packed, plain = (read_dataset(folder / f"{name}.json{end}") for end in (".gz", ""))
+        assert (packed.name, packed.person_count, packed.skeleton) == (name, 1, plain.skeleton)
+    (folder / "crowd.skeleton.yaml").write_text(yaml.safe_dump({"keypoints": [f"k{i}" for i in range(14)]}))
+    assert read_dataset(folder / "crowd.json.gz").skeleton.keypoints[0] == "k0"
+    place = tmp_path / "annotations" / "person_keypoints_val2017.json.gz"
+    place.parent.mkdir()
+    place.write_bytes((folder / "crowd.json.gz").read_bytes())
+    (tmp_path / "val2017").mkdir()
+    (folder / "a.png").rename(tmp_path / "val2017/a.png")
+    assert find_images(place) == tmp_path / "val2017"
+    parts = split_dataset(place, tmp_path / "parts", {"all": 1})
+    assert parts["all"].name == "person_keypoints_val2017_all.json"
+
+
+def other_mpii(validation):
+    joints = [[6 + i, 7, 1] for i in range(16)]
+    entry = {"img_paths": "a.png", "objpos": [30, 30], "scale_provided": 0.1, "joint_self": joints}
+    return entry if validation is None else entry | {"isValidation": validation}
+
+
+@pytest.mark.parametrize("kind", ["mpii", "auto"])
+def test_sources_take_a_part_of_an_mpii_file(folder, kind):
+    path = folder / "both.json"
+    path.write_text(json.dumps([other_mpii(flag) for flag in (0.0, 1.0, 0.0)]))
+    usual = {"annotations": str(path), "images": str(folder), "kind": kind}
+    counts = [read_source(SourceConfig(**usual, split=part)).person_count for part in (None, "train", "val")]
+    assert counts == [3, 2, 1]
+    with pytest.raises(ValueError, match=r"both\.json has no part 'test'"):
+        read_source(SourceConfig(**usual, split="test"))
+    path.write_text(json.dumps([other_mpii(None)]))
+    with pytest.raises(ValueError, match="entry 0 has no isValidation"):
+        read_source(SourceConfig(**usual, split="train"))
+
+
+def test_a_part_of_another_format_is_refused(folder):
+    for kind in ("coco", "crowdpose", "yolo"):
+        with pytest.raises(ValueError, match=f"split = 'val' is for MPII files, not for kind '{kind}'"):
+            SourceConfig(annotations="a", images="b", kind=kind, split="val")
+    for name in ("crowd.json", "labels.yaml"):
+        source = SourceConfig(annotations=str(folder / name), images=str(folder), kind="auto", split="train")
+        with pytest.raises(ValueError, match=rf"{name} is no MPII file, which split = 'train' is for; leave it out"):
+            read_source(source)
+    with pytest.raises(ValueError, match=r"crowd\.json has no part 'val': only MPII files and YOLO data sets"):
+        read_dataset(folder / "crowd.json", split="val")
 
 
 @pytest.mark.data

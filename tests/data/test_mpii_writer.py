@@ -41,6 +41,7 @@ def test_mpii_and_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
     assert root == tmp_path / "pictures"
     assert "1 occluded joints of 'set'" in caplog.text
     assert "1 pictures of 'set' without people" in caplog.text
+    assert "2 people of 'set' are written without head boxes" in caplog.text
     (back,) = read_mpii(tmp_path / "mpii.json", root)
     expected = data[0]
     np.testing.assert_allclose(back.keypoints[..., :2], expected.keypoints[..., :2], atol=1e-3)
@@ -49,7 +50,7 @@ def test_mpii_and_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
     np.testing.assert_allclose(back.ignore, expected.ignore, atol=1e-2)
 
 
-def test_entries_count_pixels_from_one(tmp_path: Path) -> None:
+def test_entries_count_pixels_from_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first, second, region = mpii_document(dataset(tmp_path))
     assert (first["image"], first["scale"], first["center"]) == ("a.png", 0.3, [41, 36 - 15 * 0.3])
     assert first["joints_vis"] == [1, 1, 1, 0, *[1] * 12]
@@ -57,7 +58,9 @@ def test_entries_count_pixels_from_one(tmp_path: Path) -> None:
     assert first["joints"][0][0] == pytest.approx(dataset(tmp_path)[0].keypoints[0, 0, 0] + 1, abs=1e-3)
     assert sum(second["joints_vis"]) == 16
     assert sum(region["joints_vis"]) == 0
+    caplog.clear()
     assert mpii_document(PoseDataset("nothing", MPII16, ())) == []
+    assert not caplog.records
 
 
 def test_convert_to_every_form_that_holds_the_keypoints(tmp_path: Path) -> None:

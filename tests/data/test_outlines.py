@@ -1,5 +1,6 @@
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,23 @@ def test_built_in_skeletons_by_their_keypoints():
     assert built_in(COCO17.keypoints[:5]) is None
     with pytest.raises(ValueError, match="category 'person'"):
         category_outline({"keypoints": ["a"], "skeleton": [3]}, "x.json")
+
+
+def test_given_sigmas_win_over_those_of_a_built_in_skeleton(tmp_path):
+    names = [*CROWDPOSE14.keypoints[:12], "head", "neck"]
+    category = {"name": "person", "keypoints": names, "skeleton": [[1, 2]]}
+    for sigmas in (None, list(CROWDPOSE14.sigmas), [s * 1.00001 for s in CROWDPOSE14.sigmas]):
+        assert category_outline(category | {"sigmas": sigmas}, "x.json").skeleton() is CROWDPOSE14
+    given = category_outline(category | {"sigmas": [0.1] * 14}, "x.json").skeleton()
+    assert given == replace(CROWDPOSE14, name="person", sigmas=(0.1,) * 14)
+    text = f"keypoints: [{', '.join(MPII16.keypoints)}]\n"
+    assert read_outline(write(tmp_path, text)).skeleton() is MPII16
+    own = read_outline(write(tmp_path, text + f"sigmas: {[0.2] * 16}\n"))
+    assert own.skeleton() == replace(MPII16, name="dog", sigmas=(0.2,) * 16)
+    short = read_outline(write(tmp_path, text + "sigmas: [0.2]\n"))
+    for refused in (short.skeleton, short.check):
+        with pytest.raises(ValueError, match=r"dog\.skeleton\.yaml.*16 keypoints but 1 sigmas"):
+            refused()
 
 
 def test_beside_annotations(tmp_path):

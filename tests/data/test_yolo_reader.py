@@ -58,6 +58,26 @@ def test_people_and_pictures(data: Set) -> None:
     assert first.areas.tolist() == pytest.approx([0.53 * 32 * 30])
 
 
+def test_ids_do_not_depend_on_how_paths_are_written(data: Set, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(data.root)
+    ids = {"images/val/c.png"}
+    data.read()
+    for config, images in (
+        ("data.yaml", data.root / "images/val"),
+        (data.file, "images/val"),
+        (data.file, "images/../images/val"),
+    ):
+        assert {r.image_id for r in read_yolo(config, images, skeleton=SKELETON)} == ids
+    data.config["path"] = "labels/.."
+    assert (
+        {r.image_id for r in data.read(data.root / "images/val")} == ids == {r.image_id for r in data.read(split="val")}
+    )
+    elsewhere = data.root.parent / f"{data.root.name}-more"
+    elsewhere.mkdir()
+    (data.root / "images/val/c.png").rename(elsewhere / "c.png")
+    assert [r.image_id for r in data.read(elsewhere)] == [str(elsewhere / "c.png")]
+
+
 def test_parts_and_folders(data: Set) -> None:
     assert [len(data.read(split=s)) for s in ("train", "val")] == [2, 1]
     assert len(data.read(data.root / "images" / "val")) == 1

@@ -204,9 +204,10 @@ def test_details_are_json(material):
     for found in (evaluation, evaluate_results(truth, [])):
         table = details(found)
         assert json.loads(json.dumps(table, allow_nan=False)) == table
-        assert set(table) == {"losses", "groups", "keypoints", "calibration", "threshold"}
+        assert set(table) == {"losses", "groups", "keypoints", "pck", "calibration", "threshold"}
         total = sum(loss["in_turn"] for loss in table["losses"]) + found.numbers["AP"]
         assert total == pytest.approx(1)
     assert table["calibration"]["error"] is None
     assert table["threshold"] is None
     assert table["keypoints"][0]["PCK0.1"] == 0
+    assert table["pck"]["PCK@0.1"] == 0

@@ -4,13 +4,14 @@ import copy
 import gzip
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from poise.data import json_files
 from poise.evaluate.coco import evaluate_keypoints, evaluate_results, read_results, read_truth
-from poise.evaluate.evaluation import truth_skeleton
+from poise.evaluate.evaluation import given_skeleton, truth_skeleton
 from poise.evaluate.model import category_of_results
 from poise.evaluate.tables import pose_table, result_arrays, truth_table
 from poise.skeletons import COCO17, LSP14, Skeleton
@@ -92,6 +93,7 @@ def test_results_of_other_categories_are_left_out():
         ({"keypoints": with_value(float("nan"))}, "annotation 5 has keypoints with nan"),
         ({"area": "big"}, "annotation 5 has area with 'big'"),
         ({"area": float("nan")}, "annotation 5 has area with nan"),
+        ({"area": -900}, "annotation 5 has area -900; expected at least 0"),
         ({"bbox": [1, 2]}, "annotation 5 has bbox [1, 2], not 4 numbers"),
         ({"bbox": [1, 2, None, 4]}, "annotation 5 has bbox with None"),
     ],
@@ -111,6 +113,28 @@ def test_picture_ids():
     assert truth_table(mixed, FOUR).image_ids == (1, 2, "x")
     texts = {**truth(), "images": [{"id": "b"}, {"id": "a"}]}
     assert truth_table(texts, FOUR).image_ids == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"images": [1]}, "annotations: picture 1 is no object with an id and a file_name"),
+        ({"images": [{"file_name": "a.jpg"}]}, "annotations: picture id None must be a number or a text"),
+        ({"images": [{"id": [1]}]}, "annotations: picture id [1] must be a number or a text"),
+        ({"images": [{"id": 1, "crowdIndex": {}}]}, "picture 1 has crowdIndex with {}, which is not a finite number"),
+        ({"annotations": 5}, "annotations: annotations are 5; expected a list of objects"),
+        ({"annotations": {}}, "annotations: annotations are {}; expected a list of objects"),
+        ({"annotations": [1]}, "annotation 1 is no object with image_id and keypoints"),
+    ],
+)
+def test_truth_of_another_form(changes, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        evaluate_results(truth() | changes, [], FOUR)
+
+
+def test_no_crowd_index_is_none():
+    images = [{"id": 1, "crowdIndex": None}, {"id": 2}, {"id": 3, "crowdIndex": 0.5}]
+    assert np.isnan(truth_table(truth() | {"images": images}, FOUR).crowd_index).tolist() == [True, True, False]
 
 
 def test_scores_of_any_size_rank():
@@ -196,6 +220,41 @@ def test_pictures_of_written_poses_are_found_by_their_names(tmp_path):
     assert read_results(path, truth()) == [result()]
 
 
+def test_the_people_of_written_poses_are_those_of_the_truth(tmp_path):
+    """The annotations call people category 7; the file has them as 1, and dogs as 7."""
+    path = tmp_path / "poses.json"
+    names = list(FOUR.keypoints)
+    people, dogs = {"id": 1, "name": "person", "keypoints": names}, {"id": 7, "name": "dog", "keypoints": names}
+    found = [result(category_id=1), result(category_id=7, score=0.9), without(result(score=0.1), "category_id")]
+    document = {"categories": [people, dogs], "annotations": found}
+    for images in ({}, {"images": [{"id": 1, "file_name": "a.jpg"}]}):
+        path.write_text(json.dumps(document | images))
+        assert [entry.get("category_id") for entry in read_results(path, truth())] == [7, 1, None]
+        assert evaluate_results(truth(), path).numbers["AP"] == pytest.approx(1)
+    assert read_results(path, {"images": truth()["images"]}) == found, "the truth lists no categories"
+    path.write_text(json.dumps(document | {"categories": [people, dogs | {"name": "person"}]}))
+    with pytest.raises(ValueError, match=r"poses\.json: cannot tell which category \(person, person\)"):
+        read_results(path, truth())
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"annotations": [1]}, "a result is '1', not an object with image_id"),
+        ({"images": [1]}, "poses.json: picture 1 is no object with an id and a file_name"),
+        ({"images": [{"id": [1], "file_name": "a.jpg"}]}, "poses.json: picture id [1] must be a number or a text"),
+        ({"images": [{"id": 1, "file_name": n} for n in ("a.jpg", "b.jpg")]}, "poses.json gives picture id 1 twice"),
+        ({"annotations": [{"image_id": [1]}]}, "a result belongs to picture [1], which the annotations do not list"),
+    ],
+)
+def test_written_poses_of_another_form(tmp_path, content, words):
+    path = tmp_path / "poses.json"
+    document = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [result()]}
+    path.write_text(json.dumps(document | content))
+    with pytest.raises(ValueError, match=re.escape(words)):
+        evaluate_results(truth(), path)
+
+
 CAMERAS = ("cam1/0001.jpg", "cam2/0001.jpg", "0002.jpg", "0001.jpg", "deep/cam1/0001.jpg")
 
 
@@ -273,8 +332,12 @@ def test_category_ids():
 def test_the_skeleton_of_the_truth(tmp_path):
     assert truth_skeleton(truth()).sigmas == FOUR.sigmas
     data = copy.deepcopy(truth())
-    data["categories"][0]["keypoints"] = list(LSP14.keypoints)
+    data["categories"][0] |= {"keypoints": list(LSP14.keypoints), "sigmas": None}
     assert truth_skeleton(data) is LSP14
+    assert given_skeleton(data) is None
+    data["categories"][0]["sigmas"] = [0.1] * 14
+    assert truth_skeleton(data) == given_skeleton(data) == replace(LSP14, name="thing", sigmas=(0.1,) * 14)
+    assert given_skeleton({"images": []}) is None
     data["categories"][0]["keypoints"] = []
     data["categories"][0]["name"] = "person"
     with pytest.raises(ValueError, match="names no keypoints; say which skeleton"):
@@ -283,6 +346,7 @@ def test_the_skeleton_of_the_truth(tmp_path):
     path.write_text(json.dumps(data))
     (tmp_path / "skeleton.yaml").write_text("keypoints: [p, q, r, s]\nsigmas: [0.2, 0.2, 0.1, 0.1]\n")
     assert truth_skeleton(data, path).keypoints == ("p", "q", "r", "s")
+    assert given_skeleton(data, path) == truth_skeleton(data, path)
     assert evaluate_results(path, [result()]).truth.skeleton.sigmas == (0.2, 0.2, 0.1, 0.1)
 
 

@@ -128,6 +128,26 @@ def test_head_boxes_beside_the_annotations(tmp_path):
     assert score_mpii(path, data, results, head_boxes=tmp_path / "heads.json")["Mean"] == 0
 
 
+def test_a_part_of_an_mpii_file_has_the_head_boxes_beside_it(tmp_path):
+    """Those of gt_valid.mat are the validation people's."""
+    io = pytest.importorskip("scipy.io")
+    joints = [[*point, 1] for point in np.random.default_rng(0).integers(20, 80, (16, 2)).tolist()]
+    usual = {"objpos": [50, 50], "scale_provided": 0.5, "joint_self": joints}
+    entries = []
+    for flag, name in enumerate(("a.png", "b.png")):
+        Image.new("RGB", (120, 100)).save(tmp_path / name)
+        entries.append(usual | {"img_paths": name, "isValidation": flag})
+    path = tmp_path / "both.json"
+    path.write_text(json.dumps(entries))
+    io.savemat(tmp_path / "gt_valid.mat", {"headboxes_src": np.array([[0.0, 0], [30, 40]]).reshape(2, 2, 1)})
+    points = np.array([[x - 1, y - 1, 1] for x, y, _ in joints], float).reshape(-1).tolist()
+    for part, name in (("train", "a.png"), ("val", "b.png")):
+        results = [{"image_id": name, "keypoints": points, "score": 1.0}]
+        assert score_mpii(path, read_mpii(path, tmp_path, split=part), results, split=part)["Mean"] == 1
+    with pytest.raises(ValueError, match="1 head boxes for 2 people"):
+        score_mpii(path, read_mpii(path, tmp_path), [])
+
+
 def test_squares_of_an_mpii_file_as_boxes(tmp_path):
     path = mpii_set(tmp_path)
     boxes = read_boxes(path)

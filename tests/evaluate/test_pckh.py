@@ -35,6 +35,19 @@ def table(**rates):
     return pytest.approx({name: rates.get(name, 1.0) for name in METRICS})
 
 
+def test_a_part_of_a_file(tmp_path):
+    """The people of the other part are neither found nor missed."""
+    joints = [[*point, 1] for point in np.random.default_rng(0).integers(20, 180, (JOINTS, 2)).tolist()]
+    usual = {"objpos": [100, 100], "scale_provided": 1.0, "joint_self": joints, "headbox": [90, 1, 98, 7]}
+    path = tmp_path / "both.json"
+    path.write_text(json.dumps([usual | {"img_paths": f"{flag}.jpg", "isValidation": flag} for flag in (0, 1)]))
+    found = [result(p) for p in read_mpii_people(path, "val")]
+    assert evaluate_mpii(path, found, split="val") == table()
+    assert evaluate_mpii(path, found)["Mean"] == pytest.approx(0.5)
+    with pytest.raises(ValueError, match=r"belongs to picture '1\.jpg', which the annotations do not list"):
+        evaluate_mpii(path, found, split="train")
+
+
 def test_truth_is_perfect():
     people = [person(), person("b.jpg")]
     assert evaluate_mpii(people, [result(p) for p in people]) == table()

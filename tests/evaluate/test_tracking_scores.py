@@ -70,6 +70,8 @@ def test_nobody():
     assert tracking_scores([], []).truth == 0
     assert tracking_scores([frame(A)] * 2, empty).misses == 2
     assert tracking_scores(empty, [frame(A)] * 2).false_positives == 2
+    nobody_to_follow = [Poses.empty()] * 2
+    assert tracking_scores([frame(A)] * 2, nobody_to_follow).misses == 2
 
 
 def test_mistakes():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from poise.geometry.nms import Suppression, soft_box_nms, soft_oks_nms
+from poise.geometry.nms import Suppression, mutual_oks_nms, soft_box_nms, soft_oks_nms
 from poise.skeletons import COCO17
 
 
@@ -94,6 +94,24 @@ def test_degenerate_and_no_boxes() -> None:
     assert soft_box_nms(points[:0], np.zeros(0, np.float32), rule).indices.tolist() == []
     none = soft_oks_nms(np.zeros((0, 17, 2), np.float32), np.zeros(0, np.float32), COCO17.sigmas, rule)
     assert none.scores.shape == (0,)
+
+
+def test_oks_of_the_keypoints_that_count() -> None:
+    """The second pose resembles the first in the half that both have seen, and is elsewhere in the other."""
+    rng = np.random.default_rng(6)
+    first = rng.uniform(0, 100, (17, 2)).astype(np.float32)
+    second = first + np.where(np.arange(17)[:, None] < 8, 0, 500).astype(np.float32)
+    keypoints, scores = np.stack([first, second]), np.array([0.9, 0.8], np.float32)
+    areas, rule = np.full(2, 1e4, np.float32), Suppression(method="hard", threshold=0.9)
+
+    def kept(seen: np.ndarray | None) -> list[int]:
+        return mutual_oks_nms(keypoints, scores, areas, COCO17.sigmas, rule, counted=seen).indices.tolist()
+
+    seen = np.arange(17) < np.array([[8], [17]])
+    assert kept(None) == [0, 1]
+    assert kept(seen) == [0]
+    assert kept(np.arange(17) < np.array([[9], [17]])) == [0, 1]
+    assert kept(np.zeros((2, 17), np.bool_)) == [0, 1]
 
 
 def test_the_input_is_not_written_to() -> None:

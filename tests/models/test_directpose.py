@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from poise.geometry.affine import identity
-from poise.models import PRESETS, build_model, parameter_count, parse_model_config, preset
+from poise.models import PRESETS, build_model, directpose, parameter_count, parse_model_config, preset
 from poise.models.directpose import DirectPose, DirectPoseConfig, HeatmapConfig, KeypointBranch, keypoint_groups
+from poise.nn.sampling import sample_bilinear
 from poise.predict.mapping import clips_first, mapped_back
 from poise.skeletons import COCO17, CROWDPOSE14, LSP14, MPII16, SKELETONS, Skeleton
 from poise.types import Persons, Poses, ViewSpec
@@ -172,6 +173,52 @@ def test_no_classification_gradient_in_ignore_regions() -> None:
     gradient = outputs.logits[0].grad[0, 0]
     assert gradient[:, :4].abs().max() == 0
     assert (gradient[:, 4:] != 0).all()
+
+
+@pytest.mark.parametrize("heatmap", [{"loss": "focal"}, {"target": "single"}, {"target": "gaussian", "loss": "mse"}])
+def test_no_heatmap_gradient_in_ignore_regions(heatmap: dict[str, Any]) -> None:
+    model = _model(heatmap=HeatmapConfig(channels=8, norm="gn", **heatmap)).train()
+    outputs = model(_images(1, 3, 64, 64))
+    outputs.heatmaps.retain_grad()
+    truth = Persons.from_numpy(np.zeros((0, 17, 3)), np.zeros((0, 4)), np.zeros(0), [[0, 0, 32, 64]])
+    model.loss(outputs, [truth])["heatmap"].backward()
+    gradient = outputs.heatmaps.grad[0]
+    assert gradient[:, :, :4].abs().max() == 0
+    assert (gradient[:, :, 4:] != 0).all()
+
+
+@pytest.mark.parametrize("target", ["binary", "single"])
+def test_labelled_keypoints_in_ignore_regions_are_learned(target: str) -> None:
+    model, truth = _model(heatmap=HeatmapConfig(channels=8, norm="gn", target=target)).train(), _truth(96, 1)
+    truth = replace(truth, ignore=torch.tensor([[0.0, 0.0, 96.0, 96.0]]))
+    outputs = model(_images(1, 3, 96, 96))
+    outputs.heatmaps.retain_grad()
+    model.loss(outputs, [truth])["heatmap"].backward()
+    gradient = outputs.heatmaps.grad[0]
+    assert (gradient != 0).sum() == (gradient < 0).sum() > 0
+
+
+@pytest.mark.parametrize("head", ["separate", "grouped", "kpalign"])
+def test_mixed_precision_keeps_exact_coordinates(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """KPAlign adds the number of a column, in the hundreds, to fractions of a cell: never in bfloat16."""
+    model = _model(head=head, levels=3)
+    assert model.head.align is not None
+    read = []
+
+    def noted(features: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        read.append((x, y))
+        return sample_bilinear(features, x, y)
+
+    monkeypatch.setattr(directpose, "sample_bilinear", noted)
+    towers = [model.head.keypoint_tower(_images(1, 16, 4 // s, 400 // s)) for s in (1, 2, 4)]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = model.head.align(towers)
+        base = [model.head.align.locator(t).float() for t in towers]
+    assert {part.dtype for place in read for part in place} == {torch.float32}
+    assert all(torch.isfinite(maps).all() for maps in found)
+    x = read[0][0].flatten()
+    expected = (base[0][:, ::2] + torch.arange(400)).flatten()
+    assert set(x.tolist()) <= set(expected.tolist())
 
 
 def test_perfect_predictions_have_no_keypoint_loss() -> None:

@@ -133,8 +133,8 @@ def test_cost_of_refine_machines() -> None:
 def test_the_small_network_is_cheap() -> None:
     config = preset("rsn_small")
     model = on_meta(config)
-    assert config.view.size == (192, 160)
-    assert multiply_adds(model, (192, 160), final_only=True) < 0.6e9
+    assert config.view.size == (256, 192)
+    assert multiply_adds(model, (256, 192), final_only=True) < 0.6e9
     widths = {len(p) for n, p in model.named_parameters() if ".steps." in n and n.endswith("conv.weight")}
     assert widths == {16, 32, 64}
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,35 @@ def test_cells_of_a_plan_that_leaves_the_work_to_the_dense_operator() -> None:
         dense_pose, _ = align(tower, tower, initial)
     torch.testing.assert_close(both[0], both[1])
     torch.testing.assert_close(both[0][:, rows, columns], dense_pose[1][:, rows, columns], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_aligned_features_in_mixed_precision(precision: torch.dtype) -> None:
+    """Towers end in float32 on CUDA, where autocast normalises so, and in bfloat16 on a CPU."""
+    align = _model().head.align
+    assert align is not None
+    tower, initial = _images(1, 16, 6, 7), 3 * _images(1, 34, 6, 7)
+    rows, columns = torch.tensor([0, 3, 5]), torch.tensor([0, 4, 6])
+    with torch.no_grad():
+        plan = align.plan(initial)
+        exact = smpr_lazy.AlignedMap(tower[0], align.pose.weight, plan, 0).around(rows, columns)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = smpr_lazy.AlignedMap(tower[0].to(precision), align.pose.weight, plan, 0).around(rows, columns)
+    assert mixed.dtype == precision
+    torch.testing.assert_close(mixed.float(), exact, atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("name", ["default", "hrnet"])
+def test_poses_are_found_in_mixed_precision(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With norms in float32 and plans without taps, as on CUDA."""
+    model, images = _model(**VARIANTS[name], snap=0.3), _images(1, 3, 64, 64)
+    model = _with_candidates(model, images, 20)
+    norm = torch.nn.GroupNorm.forward
+    monkeypatch.setattr(torch.nn.GroupNorm, "forward", lambda self, x: norm(self, x.float()))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.detect(images, [(64, 64)])[0]
+    assert len(found) > 5
+    assert np.isfinite(found.keypoints).all()
 
 
 def test_nothing_above_the_threshold_evaluates_no_pose(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,17 +368,32 @@ def test_a_person_without_labelled_keypoints_forces_no_positive() -> None:
     assert terms["initial"].item() == terms["refined"].item() == 0
 
 
-def test_no_class_gradient_in_ignore_regions_if_so_wanted() -> None:
+@pytest.mark.parametrize("switches", [{}, {"ignore_regions": False}], ids=str)
+def test_no_gradient_in_ignore_regions_unless_so_wanted(switches: dict[str, Any]) -> None:
     truth = Persons.from_numpy(np.zeros((0, 17, 3)), np.zeros((0, 4)), np.zeros(0), [[0, 0, 32, 64]])
-    for ignored in (True, False):
-        model = _model(ignore_regions=ignored).train()
-        outputs = model(_images(1, 3, 64, 64))
-        for m in outputs.logits:
-            m.retain_grad()
-        model.loss(outputs, [truth])["classification"].backward()
-        gradient = outputs.logits[0].grad[0, 0]
-        assert bool((gradient[:, :4] == 0).all()) == ignored
-        assert (gradient[:, 4:] != 0).all()
+    model = _model(**switches).train()
+    outputs = model(_images(1, 3, 64, 64))
+    maps = {"classification": outputs.logits[0], "heatmap": outputs.heatmaps}
+    for m in maps.values():
+        m.retain_grad()
+    terms = model.loss(outputs, [truth])
+    for term, m in maps.items():
+        terms[term].backward(retain_graph=True)
+        assert bool((m.grad[..., :4] == 0).all()) == (not switches)
+        assert (m.grad[..., 4:] != 0).all()
+
+
+def test_labelled_keypoints_in_ignore_regions_are_learned() -> None:
+    model, truth = _model().train(), _truth(96, 1)
+    outputs = model(_images(1, 3, 96, 96))
+    outputs.heatmaps.retain_grad()
+    model.loss(outputs, [replace(truth, ignore=torch.tensor([[0.0, 0.0, 96.0, 96.0]]))])["heatmap"].backward()
+    gradient = outputs.heatmaps.grad
+    assert (gradient != 0).sum() == (gradient < 0).sum() > 0
+
+
+def test_presets_take_no_loss_in_ignore_regions() -> None:
+    assert all(preset(name).ignore_regions for name in PRESETS if name.startswith("smpr"))
 
 
 def test_masked_heatmaps_leave_unlabelled_keypoints_alone() -> None:

@@ -45,6 +45,19 @@ def test_groups_read_at_places_of_their_own() -> None:
     assert nowhere.tolist() == [[[0.0, 0.0]]]
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_half_precision_features_are_read_at_exact_places(mixed: bool) -> None:
+    """Beyond column 256 bfloat16 knows every second cell alone."""
+    torch.manual_seed(4)
+    features = torch.randn(1, 8, 3, 400).bfloat16()
+    x, y = torch.rand(1, 3, 400) * 400, torch.rand(1, 3, 400) * 2
+    exact = sample_bilinear(features.float(), x, y)
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        low = sample_bilinear(features, x, y)
+    assert low.dtype == torch.bfloat16
+    torch.testing.assert_close(low.float(), exact, atol=0.02, rtol=0.01)
+
+
 @pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("bias", [True, False])
 def test_sparse_convolution_equals_the_dense_one(groups: int, bias: bool) -> None:

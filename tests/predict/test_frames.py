@@ -13,10 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from clips import SIZE, moving_dots, write_clip
+from clips import SIZE, moving_dots, sound_of, write_clip
+from dots import DOTS
 from poise.predict import frames as frames_room
+from poise.predict import network
 from poise.predict.frames import Part, Source, find_sources, frames, readable
+from poise.predict.output import PoseWriter
 from poise.predict.video import VideoError, VideoReader
+from poise.types import Poses
 
 pytest.importorskip("av")
 
@@ -181,6 +185,24 @@ def test_a_camera(monkeypatch):
         list(frames("3"))
 
 
+def test_a_camera_by_its_number(monkeypatch):
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    monkeypatch.setattr(frames_room, "newest", iter)
+    assert [f.clip.name for f in frames(0)] == ["camera:0"] * 5
+    assert [f.name for f in frames([0, moving_dots(1)[0]])] == ["camera:0"] * 5 + [None]
+    with pytest.raises(ValueError, match="camera 3 cannot be opened"):
+        list(frames(3))
+
+
+@pytest.mark.parametrize("value", [None, 2.5, True, -1, [None], ["clip.mp4", 2.5], object(), [[1, 2]]], ids=repr)
+def test_what_is_no_source_is_named(folder, monkeypatch, value):
+    monkeypatch.chdir(folder)
+    bad = value[-1] if isinstance(value, list) else value
+    with pytest.raises(ValueError, match=r" is no source; give a path, an address, the number of a camera") as error:
+        list(frames(value))
+    assert str(error.value).startswith(repr(bad)[:12])
+
+
 def test_of_a_camera_only_the_newest_frame_waits(monkeypatch):
     released = threading.Event()
 
@@ -216,16 +238,30 @@ def test_over_http(server, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     [found] = frames(f"{server}/b.png")
     np.testing.assert_array_equal(found.image, moving_dots(1)[0])
-    assert [f.number for f in frames(f"{server}/clip.mp4")] == list(range(6))
+    found = list(frames(f"{server}/clip.mp4"))
+    assert [f.number for f in found] == list(range(6))
+    assert (found[0].clip.path, found[0].clip.live) == (f"{server}/clip.mp4", False)
     with pytest.raises(ValueError, match=r"nowhere\.png cannot be fetched: HTTP Error 404"):
         list(frames(f"{server}/nowhere.png"))
     with pytest.raises(VideoError, match=r"nowhere\.mp4 is not a readable video"):
         list(frames(f"{server}/nowhere.mp4"))
-    monkeypatch.setattr(frames_room, "MAX_DOWNLOAD", 100)
+    monkeypatch.setattr(network, "MAX_DOWNLOAD", 100)
     with pytest.raises(ValueError, match="has more than 100 bytes"):
         list(frames(f"{server}/b.png"))
     with pytest.raises(ValueError, match="fetched from http:// and https:// addresses only"):
         list(frames("ftp://host/a.png"))
+
+
+@pytest.mark.parametrize("part", [Part(), Part(start=1.5)], ids=["whole", "part"])
+def test_the_sound_of_a_video_at_an_address_is_kept(folder, server, monkeypatch, tmp_path, part):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    write_clip(folder / "loud.mp4", moving_dots(25), sound="aac")
+    found = list(frames(f"{server}/loud.mp4", part))
+    with PoseWriter(tmp_path / "out", [], DOTS, 0.5) as writer:
+        for frame in found:
+            writer.add(frame, Poses.empty(DOTS, SIZE))
+    wave, start, rate = sound_of(tmp_path / "out/loud.mp4")
+    assert start + len(wave) / rate == pytest.approx(len(found) / 10, abs=0.2)
 
 
 def test_streams_use_tcp_and_a_time_limit(monkeypatch):

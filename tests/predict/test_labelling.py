@@ -89,6 +89,64 @@ def test_turned_people_agree_when_they_are_turned(predictor: Any, document: dict
     assert np.abs([width - 1, height - 1] - found - truth).max() < 0.05 * max(w, h)
 
 
+@pytest.mark.parametrize("box", [{"bbox": None}, {}])
+def test_people_without_a_box_have_the_extent_of_their_labels(
+    predictor: Any, document: dict[str, Any], box: dict[str, Any]
+) -> None:
+    less = without(document, range(5))
+    [person] = less["annotations"]
+    labels = np.reshape(person["keypoints"], (-1, 3))[5:, :2]
+    low, high = labels.min(0).tolist(), labels.max(0).tolist()
+    given = copy.deepcopy(less)
+    given["annotations"][0]["bbox"] = [*low, high[0] - low[0], high[1] - low[1]]
+    del person["bbox"]
+    person |= box
+    done, expected = (label_missing(d, EXAMPLES, predictor, min_score=0.0, turns=False) for d in (less, given))
+    assert done.people == 1
+    assert (done.agreed, dict(done.added)) == (expected.agreed, dict(expected.added))
+    assert done.document["annotations"][0]["keypoints"] == expected.document["annotations"][0]["keypoints"]
+    assert done.document["annotations"][0].get("bbox") is None
+
+
+def test_pictures_are_turned_as_they_were_annotated(predictor: Any, document: dict[str, Any], tmp_path: Path) -> None:
+    """As for a data set: where the annotated size is that of the stored pixels, EXIF turns nothing."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(EXAMPLES / "astronaut.png") as picture:
+        width, height = picture.size
+        picture.convert("RGB").crop((0, 0, width, height - 2)).save(tmp_path / "astronaut.png", exif=exif)
+    less = without(document, range(5))
+    less["images"][0] |= {"width": width, "height": height - 2}
+    done = label_missing(less, tmp_path, predictor, min_score=0.0, turns=False)
+    assert done.agreed == 1
+    upright = copy.deepcopy(less)
+    upright["images"][0] |= {"width": height - 2, "height": width}
+    assert label_missing(upright, tmp_path, predictor, min_score=0.0, turns=False).agreed == 0
+    less["images"][0]["width"] = 7
+    with pytest.raises(ValueError, match=rf"astronaut\.png has .* pixels, its annotation says 7x{height - 2}"):
+        label_missing(less, tmp_path, predictor)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"image_id": 99}, "annotation 5 belongs to image 99, which is not listed"),
+        ({"image_id": None}, "annotation 5 belongs to image None, which is not listed"),
+        ({"bbox": [1, 2, 3]}, "annotation 5: bbox must have 4 numbers, not 3"),
+        ({"bbox": [1, 2, -3, 4]}, "annotation 5: bbox .* has a negative side"),
+        ({"keypoints": [None] * 51}, "annotation 5: keypoints holds None"),
+    ],
+)
+def test_annotations_that_are_wrong(
+    predictor: Any, document: dict[str, Any], change: dict[str, Any], words: str
+) -> None:
+    less = without(document, range(5))
+    less["annotations"][0] |= {"id": 5} | change
+    with pytest.raises(ValueError, match=words) as error:
+        label_missing(less, EXAMPLES, predictor)
+    assert "\n" not in str(error.value)
+
+
 def test_who_is_left_alone(predictor: Any, document: dict[str, Any]) -> None:
     other = without(document, range(5))
     labels = np.reshape(other["annotations"][0]["keypoints"], (-1, 3))
@@ -106,6 +164,8 @@ def test_who_is_left_alone(predictor: Any, document: dict[str, Any]) -> None:
     [
         ({"categories": [{"keypoints": ["a", "b"]}]}, "no category of the annotations"),
         ({"images": None}, "'images' is not a list"),
+        ({"annotations": [3]}, "'annotations' is not a list of objects"),
+        ({"images": [{"id": 1}]}, "the annotations: image 1 has no file_name"),
     ],
 )
 def test_annotations_that_do_not_fit(

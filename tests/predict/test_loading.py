@@ -96,7 +96,7 @@ def small_preset(monkeypatch):
 
 
 @pytest.mark.usefixtures("small_preset")
-def test_a_preset_with_weights(checkpoint, model, tmp_path):
+def test_a_preset_with_weights(checkpoint, model, tmp_path, monkeypatch):
     found = loading.load_model("small_preset", checkpoint)
     assert found.model.skeleton == LSP14
     assert found.metadata == {"min_score": 0.125}
@@ -105,6 +105,14 @@ def test_a_preset_with_weights(checkpoint, model, tmp_path):
     plain = tmp_path / "plain.safetensors"
     coco = build_model(parse_model_config(SMALL))
     save_file(coco.state_dict(), plain)
+    assert loading.load_model("small_preset", plain).metadata == {}
+    other = SMALL | {"score_threshold": 0.3, "view": {"long_side": 256, "short_side": None}}
+    monkeypatch.setitem(PRESETS, "small_preset", lambda: parse_model_config(other))
+    with pytest.raises(
+        ValueError,
+        match=r"small\.safetensors has .* 'small_preset' \(score_threshold = 0.05, not 0.3; view.*name the",
+    ):
+        loading.load_model("small_preset", checkpoint)
     assert loading.load_model("small_preset", plain).metadata == {}
     with pytest.raises(FileNotFoundError, match=r"checkpoint\.safetensors does not exist"):
         poise.load("small_preset", weights=tmp_path / "checkpoint.safetensors")

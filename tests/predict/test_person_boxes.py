@@ -1,12 +1,18 @@
 """Person boxes from files: annotations and detections, by picture id and by file name."""
 
 import json
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from poise.data.config import SourceConfig
+from poise.data.formats import read_dataset
 from poise.predict.boxes import Boxes, PersonBoxes, read_boxes
 from poise.predict.sources import Named
+from poise.train.commands import next_commands
 
 IMAGE = np.zeros((20, 30, 3), np.uint8)
 
@@ -161,6 +167,49 @@ def test_the_category_of_people(tmp_path):
     dog, person = {"id": 2, "name": "dog", "keypoints": keypoints}, {"id": 1, "name": "person", "keypoints": keypoints}
     for categories in ([dog, person], [{"id": 2, "name": "dog"}, person], [{"id": 1, "name": "mouse"}]):
         assert len(read_boxes(written(tmp_path, annotations(categories=categories))).of_id(7).boxes) == 2
+
+
+@pytest.fixture
+def yolo(tmp_path):
+    """A data set of two parts: a person, one without keypoints and one whose box has no height; and nobody."""
+    for name in ("train/a", "val/b"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True)
+        (tmp_path / "labels" / name).parent.mkdir(parents=True)
+        Image.new("RGB", (80, 60)).save(tmp_path / "images" / f"{name}.png")
+    lines = ("0 0.5 0.5 0.4 0.5 0.5 0.5 2", "0 0.25 0.5 0.5 0.2 0 0 0", "0 0.5 0.5 0.2 0 0.5 0.5 2")
+    (tmp_path / "labels/train/a.txt").write_text("\n".join(lines))
+    parts = "train: images/train\nval: images/val\n"
+    told = "kpt_shape: [1, 3]\nkpt_names: {0: [nose]}\nnames: [person]\nflip_idx: [0]\n"
+    (tmp_path / "data.yaml").write_text(parts + told)
+    return tmp_path / "data.yaml"
+
+
+def test_yolo_data_sets(yolo):
+    for path in (yolo, yolo.parent):
+        boxes = read_boxes(path)
+        found = boxes.of_id("images/train/a.png")
+        np.testing.assert_allclose(found.boxes, [[24, 15, 56, 45], [0, 24, 40, 36]], atol=1e-4)
+        assert found.scores.tolist() == [1.0, 1.0]
+        assert boxes.of_name("/elsewhere/a.png") == found
+        assert boxes.of_id("images/val/b.png").boxes.shape == (0, 4)
+        assert boxes.description == f"boxes of {path}"
+        boxes.require([record.image_id for record in read_dataset(path, yolo.parent / "images/val")])
+    with pytest.raises(FileNotFoundError, match=r"none\.yaml does not exist"):
+        read_boxes(yolo.with_name("none.yaml"))
+    yolo.write_text("names: [person]")
+    with pytest.raises(ValueError, match=r"data\.yaml: kpt_shape = None"):
+        read_boxes(yolo)
+
+
+def test_the_command_that_a_run_prints_finds_its_boxes(yolo, monkeypatch):
+    """Whatever the paths of the run's settings start from."""
+    monkeypatch.chdir(yolo.parent)
+    val = SourceConfig(annotations="data.yaml", images="images/train", kind="yolo")
+    words = shlex.split(next_commands(Path("run"), Path("best.safetensors"), val, true_boxes=True)["evaluate"])
+    told = {word: words[i + 1] for i, word in enumerate(words) if word.startswith("--")}
+    boxes = read_boxes(told["--boxes"])
+    (record,) = read_dataset(told["--annotations"], told["--images"])
+    np.testing.assert_array_equal(boxes.of_id(record.image_id).boxes[:1], record.boxes[:1])
 
 
 def test_no_file(tmp_path):

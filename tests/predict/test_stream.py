@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clips import dots_at, moving_dots, write_clip
-from dots import DOTS, DotModel, keypoints_of
+from clips import SIZE, dots_at, moving_dots, write_clip
+from dots import DOTS, DotModel, dot_picture, keypoints_of
 from poise.predict.predictor import Predictor
 from poise.predict.smoothing import OneEuro
 from poise.predict.stream import following_of, stream
@@ -64,6 +64,21 @@ def test_low_scores_continue_who_is_followed_and_are_left_out_elsewhere(predicto
     assert [len(s.poses) for s in seen] == [1] * 13
     config = TrackerConfig(birth_score=0.0)
     assert [len(s.poses) for s in stream(predictor, clip, track=config, min_score=0.95)] == [2] * 12
+
+
+def test_a_lower_birth_score_finds_more_people_in_videos_only(predictor, tmp_path):
+    dim = [dot_picture(SIZE, [dots_at(i)[0], (*dots_at(i)[1][:2], 0.4)]) for i in range(6)]
+    clip = write_clip(tmp_path / "dim.mp4", dim)
+    config = TrackerConfig(birth_score=0.3)
+    seen = list(stream(predictor, [clip, dim[0]], track=config, min_score=0.9))
+    assert [len(s.poses) for s in seen] == [2] * 6 + [1]
+    strict = TrackerConfig(birth_score=0.9)
+    assert [len(s.poses) for s in stream(predictor, [clip, dim[0]], track=strict, min_score=0.3)] == [1] * 6 + [2]
+
+
+def test_a_camera_is_a_number(predictor):
+    with pytest.raises(ValueError, match="camera 97 cannot be opened"):
+        list(stream(predictor, 97))
 
 
 def test_options_that_do_not_go_together(predictor, clip):

@@ -19,7 +19,7 @@ from poise.predict.predictor import Predictor
 from poise.predict.sources import Named
 from poise.predict.topdown import TopDownPredictor, unmirrored
 from poise.skeletons import COCO17
-from poise.types import ViewSpec
+from poise.types import Poses, ViewSpec
 
 
 def given(boxes, scores=None, key=0):
@@ -234,6 +234,24 @@ def test_suppression_knows_whole_views_and_boxes_stay_those_of_the_people(networ
     np.testing.assert_allclose(seen[0].boxes[0], [*low, *high], atol=0.01)
 
 
+@pytest.mark.parametrize("method", ["hard", "soft"])
+def test_suppression_may_count_only_keypoints_that_are_seen_in_both(network, method):
+    """The second pose is the first but for keypoints that are hardly seen."""
+    settings = {"oks_nms": method, "oks_threshold": 0.9}
+    points = np.random.default_rng(1).uniform(0, 100, (1, 17, 2)).repeat(2, 0)
+    points[1, 9:] += 300
+    marks = np.ones((2, 17))
+    marks[1, 9:] = 0.1
+    poses = Poses(points, marks, np.array([[0, 0, 100, 100]] * 2), np.array([0.9, 0.8]), COCO17)
+
+    def second(least):
+        config = RSNConfig.parse({**network.config.model_dump(), **settings, "oks_min_score": least})
+        return [*RSN(config).suppress(poses).scores[1:], 0.0][0]
+
+    assert second(0.2) < 0.4 < second(0.05) == second(None)
+    assert len(RSN(network.config.model_copy(update=settings | {"oks_min_score": 0.2})).suppress(poses[:0])) == 0
+
+
 def test_heatmaps_lie_where_the_keypoints_are():
     """The centre of mass of each map, taken to the picture, is the keypoint; also after filtering."""
     people = row_of_people(3)
@@ -323,6 +341,21 @@ def test_an_ensemble_averages_heatmaps(network, predictor):
     torch.testing.assert_close(found, (first + second) / 2)
     assert (first - second).abs().max() > 0.01
     torch.testing.assert_close(twice, alone)
+
+
+def test_heatmaps_are_averaged_in_single_precision(network):
+    """A network in half precision gives half precision; means of its maps have no further rounding."""
+    half = TopDownPredictor(network, given([]), "cpu", half="bfloat16")
+    with torch.inference_mode(), half.running.context():
+        assert half.model.heatmaps(noise()).dtype == torch.bfloat16
+        plain, other = (half.model.heatmaps(x).float() for x in (noise(), noise().flip(-1)))
+        both = half.heatmaps(noise(), flip=True)
+        assert half.heatmaps(noise()).dtype == torch.float32
+        half.models = [half.models[0]] * 3
+        three = half.heatmaps(noise(), flip=True)
+    expected = (plain + unmirrored(other, COCO17.flip_index)) / 2
+    torch.testing.assert_close(both, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(three, expected, rtol=1e-6, atol=1e-6)
 
 
 class Upright(CropModel):

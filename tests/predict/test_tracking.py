@@ -8,7 +8,7 @@ from walkers import SIZE, Walker, crowd, detected, true_frames
 
 from poise.evaluate.tracking import tracking_scores
 from poise.predict.motion import BoxMotion
-from poise.predict.tracking import Tracker, TrackerConfig, follow
+from poise.predict.tracking import Tracker, TrackerConfig, _Pace, follow
 from poise.skeletons import COCO17
 from poise.types import Poses
 
@@ -134,6 +134,31 @@ def test_frames_that_are_left_out():
     tracker = Tracker(TrackerConfig(min_hits=1))
     seen = [tracker.update(poses, steps=4) for poses in video[::4]]
     assert {int(i) for poses in seen for i in poses.ids} == {1, 2}
+
+
+def skipped(seed, numbered):
+    """IDF1 of a crowd of which a camera that is read too slowly shows every first to sixth frame."""
+    truth = true_frames(crowd(seed), 240)
+    kept = [int(n) for n in np.cumsum(np.random.default_rng(seed).integers(1, 7, 240)) if n < 240]
+    found = [poses if numbered else replace(poses, frame=None) for poses in detected(truth, seed)]
+    return tracking_scores([truth[n] for n in kept], list(follow(found[n] for n in kept))).idf1
+
+
+def test_people_have_moved_on_by_as_much_as_frames_were_skipped():
+    numbered, not_numbered = (np.mean([skipped(seed, known) for seed in range(2)]) for known in (True, False))
+    assert numbered > not_numbered + 0.04
+
+
+def test_even_gaps_are_single_steps():
+    video = detected(true_frames(crowd(2), 160), 2)[::4]
+    plain = follow(replace(poses, frame=None) for poses in video)
+    for one, other in zip(follow(video), plain, strict=True):
+        np.testing.assert_array_equal(one.ids, other.ids)
+
+
+def test_steps_are_gaps_in_their_usual_size():
+    pace = _Pace()
+    assert [pace.steps(n) for n in (10, 14, 18, 26, 26, None, 30, 34, 2, 6)] == [1, 1, 1, 2, 1, 1, 1, 1, 1, 1]
 
 
 def test_order_length_and_everything_else_of_the_poses_is_kept():

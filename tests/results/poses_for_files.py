@@ -21,13 +21,13 @@ def some_poses(count=2, seed=0, skeleton=COCO17, **more):
 
 
 def a_video(skeleton=COCO17):
-    """Three frames, in the second of which nobody is."""
+    """Three frames, in the second of which nobody is; there, too, a tracker gives ids, of shape (0,)."""
     counts = (2, 0, 3)
     return [
         some_poses(
             count, seed, skeleton, frame=10 * seed, time=0.4 * seed,
-            ids=np.arange(count) + seed - 1 if count else None,
-            visibility=np.random.default_rng(seed).integers(0, 3, (count, len(skeleton))) if count else None,
+            ids=np.arange(count) + seed - 1,
+            visibility=np.random.default_rng(seed).integers(0, 3, (count, len(skeleton))),
         )
         for seed, count in enumerate(counts)
     ]  # fmt: skip

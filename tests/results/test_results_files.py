@@ -8,6 +8,7 @@ import pytest
 from poses_for_files import CUSTOM, a_video, assert_same, some_poses
 
 from poise import results
+from poise.evaluate.tracking import tracking_scores
 from poise.skeletons import COCO17, CROWDPOSE14, LSP14
 from poise.types import Poses
 
@@ -20,6 +21,24 @@ def test_round_trip_of_a_video(tmp_path, suffix, skeleton):
     video = a_video(skeleton)
     results.save(tmp_path / f"deep/poses{suffix}", iter(video))
     assert_same(results.load(tmp_path / f"deep/poses{suffix}"), video)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_people_of_a_followed_video_can_be_picked_when_it_is_read_back(tmp_path, suffix):
+    results.save(tmp_path / f"p{suffix}", a_video())
+    read = results.load(tmp_path / f"p{suffix}")
+    assert [len(poses.filter(ids=[1, 2])) for poses in read] == [0, 0, 2]
+    assert tracking_scores(read, read).truth == 5
+    results.save(tmp_path / f"n{suffix}", [Poses.empty()] * 2)
+    assert [len(poses.filter(ids=[1])) for poses in results.load(tmp_path / f"n{suffix}")] == [0, 0]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_one_pose_without_an_id_says_that_nobody_is_followed(tmp_path, suffix):
+    first, second, third = a_video()
+    mixed = [replace(first, ids=None), second, third]
+    results.save(tmp_path / f"p{suffix}", mixed)
+    assert_same(results.load(tmp_path / f"p{suffix}"), [replace(p, ids=None) if p is second else p for p in mixed])
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -71,6 +90,21 @@ def test_names_that_need_quoting(tmp_path):
         assert_same(results.load(tmp_path / f"p{suffix}"), [poses])
 
 
+def test_of_several_categories_the_people_count(tmp_path):
+    """The same rule as for annotations: of those with keypoints, the one called person."""
+    path = tmp_path / "p.json"
+    results.save(path, some_poses(2))
+    document = json.loads(path.read_text())
+    document["categories"].insert(0, {"id": 2, "name": "dog", "keypoints": ["snout", "tail"]})
+    document["annotations"].append({"id": 3, "image_id": 1, "category_id": 2, "keypoints": [1, 2, 2, 3, 4, 2]})
+    path.write_text(json.dumps(document))
+    assert_same(results.load(path), [some_poses(2)])
+    document["categories"][1]["name"] = "cat"
+    path.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=r"cannot tell which category \(dog, cat\)"):
+        results.load(path)
+
+
 def test_a_list_of_results_is_read_too(tmp_path):
     poses = some_poses(2)
     path = tmp_path / "r.json"
@@ -98,7 +132,7 @@ def test_coco_json_is_what_coco_tools_read(tmp_path):
         ("{}", "does not hold poses in COCO's form: KeyError 'images'"),
         ("[1]", "does not hold poses"),
         ("7", "does not hold poses"),
-        ('{"images": [], "categories": [], "annotations": []}', "0 of its categories have keypoints"),
+        ('{"images": [], "categories": [], "annotations": []}', r"cannot tell which category \(there are none\)"),
         ('[{"image_id": 1, "id": 5, "keypoints": [1, 2]}]', "annotation 5 has 2 numbers for keypoints; .* takes 51"),
     ],
 )

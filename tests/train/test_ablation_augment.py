@@ -33,7 +33,7 @@ def test_rows_are_the_settings_without_all_but_one(tmp_path: Path) -> None:
     assert names == ["none", *(n for n in measurable(like.data) if n != "upright"), "all"]
     for name, config in plan.settings.items():
         on = [n for n in measurable(config.data) if is_on(config.data, n)]
-        expected = {"none": [], "all": ["scale", "rotation", "translation", "flip", "half_body", "dropout"]}
+        expected = {"none": [], "all": ["scale", "rotation", "translation", "flip", "crop", "half_body", "dropout"]}
         assert on == expected.get(name, [name])
         assert config.model_copy(update={"data": like.data}) == like.override(["train.steps=5"])
     assert plan.settings["dropout"].data.crop.erase_p == 0.7

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 import torch
 from torch import nn
 
+from poise.models.rsn import RSN, RSNConfig
 from poise.train.checkpointing import checkpoint_activations
 from poise.train.config import TrainConfig
 from poise.train.engine import Trainer
@@ -28,7 +30,9 @@ class Net(nn.Module):
         return self.head(self.body(x)).mean()
 
 
-def one_step(net: Net, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor], int]:
+def one_step(
+    loss_of: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, net: nn.Module
+) -> tuple[torch.Tensor, dict[str, torch.Tensor], int]:
     """Loss, gradients with the state afterwards, and bytes kept for the backward pass."""
     kept = 0
 
@@ -39,7 +43,7 @@ def one_step(net: Net, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, to
 
     torch.manual_seed(5)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = net(images)
+        loss = loss_of(images)
     loss.backward()
     grads = {f"grad.{n}": p.grad for n, p in net.named_parameters() if p.grad is not None}
     return loss, grads | net.state_dict(), kept
@@ -57,7 +61,7 @@ def test_losses_gradients_and_statistics_stay(pattern: str, frozen: bool) -> Non
     assert saving.state_dict().keys() == plain.state_dict().keys()
     images = torch.randn(2, 3, 16, 16)
     for _ in range(2):
-        (loss, expected, whole), (other, got, part) = one_step(plain, images), one_step(saving, images)
+        (loss, expected, whole), (other, got, part) = one_step(plain, images, plain), one_step(saving, images, saving)
         assert torch.equal(loss, other)
         assert expected.keys() == got.keys()
         assert all(torch.equal(expected[name], got[name]) for name in expected)
@@ -75,7 +79,7 @@ def test_statistics_that_processes_share_stay_too() -> None:
     counter = saving.body[0][1].num_batches_tracked
     images = torch.randn(2, 3, 16, 16)
     for _ in range(2):
-        (_, expected, _), (_, got, _) = one_step(plain, images), one_step(saving, images)
+        (_, expected, _), (_, got, _) = one_step(plain, images, plain), one_step(saving, images, saving)
         assert all(torch.equal(expected[name], got[name]) for name in expected)
     assert saving.body[0][1].num_batches_tracked is counter
     assert int(counter) == 2
@@ -95,6 +99,48 @@ def test_a_copy_is_a_model_of_its_own() -> None:
         assert not torch.equal(net(images), other(images))
     assert isinstance(net.body, nn.Sequential)
     assert type(net.body).__name__ == "Sequential"
+
+
+def small_rsn() -> RSN:
+    torch.manual_seed(2)
+    view = {"kind": "crop", "size": (64, 64), "half_pixel": False}
+    small = {"depth": 10, "stem": 16, "planes": (16, 16, 32, 32), "unit_channels": 16, "branch_ratio": (32, 64)}
+    return RSN(RSNConfig.parse({**small, "stages": 2, "view": view, "kernels": (7, 7, 7, 5, 5)})).train()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("stages", ["stages.0", "stages.1"]),
+        (r"^stages\.1\.layers$", [f"stages.1.layers.{i}" for i in range(4)]),
+        (
+            r"^stages\.0\.layers\.0\.0\.steps$",
+            [f"stages.0.layers.0.0.steps.{i}.{j}" for i in range(4) for j in range(i + 1)],
+        ),
+    ],
+)
+def test_lists_of_modules_stand_for_the_modules_in_them(pattern: str, expected: list[str]) -> None:
+    """They are never called: checkpointed themselves they would save nothing."""
+    plain = small_rsn()
+    saving = copy.deepcopy(plain)
+    assert checkpoint_activations(saving, [pattern]) == expected
+    images = torch.randn(2, 3, 64, 64)
+
+    def step(model: RSN) -> tuple[torch.Tensor, dict[str, torch.Tensor], int]:
+        return one_step(lambda x: torch.stack([m.square().mean() for m in model(x).heatmaps]).sum(), images, model)
+
+    (loss, wanted, whole), (other, got, part) = step(plain), step(saving)
+    assert torch.equal(loss, other)
+    assert wanted.keys() == got.keys()
+    assert all(torch.equal(wanted[name], got[name]) for name in wanted)
+    assert part < whole
+
+
+def test_a_list_without_modules_fits_nothing() -> None:
+    net = Net()
+    net.spare = nn.ModuleList()
+    with pytest.raises(ValueError, match="'spare' fits no module"):
+        checkpoint_activations(net, ["spare"])
 
 
 def test_a_pattern_that_fits_nothing() -> None:

@@ -37,6 +37,7 @@ def weights(**more: Any) -> dict[str, torch.Tensor]:
     return trainer.model.state_dict() | {f"ema.{n}": v for n, v in trainer.ema.model.state_dict().items()}
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch hides it itself
 def test_a_compiled_network_is_the_same_network(graphs: list[Any]) -> None:
     expected = weights()
     assert graphs == []

@@ -177,6 +177,26 @@ def test_head_boxes_beside_the_annotations(mpii: SourceConfig) -> None:
     assert measured(mpii, MPII16, shift=8.7)["Mean"] == 1.0
 
 
+def test_a_part_of_an_mpii_file(tmp_path: Path) -> None:
+    """The people for training are not missed."""
+    places = paint(tmp_path / "1.png", MPII16, [(60, 60)])
+    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((SIDE, SIDE, 3), np.uint8))
+    joints = [[*point, 1] for point in (places[0] + 1).tolist()]
+    x, y = places[0].mean(0) + 1
+    usual = {"objpos": [x, y - 15 * 0.5], "scale_provided": 0.5, "joint_self": joints, "headbox": [50, 50, 60, 60]}
+    path = tmp_path / "both.json"
+    path.write_text(json.dumps([usual | {"img_paths": f"{flag}.png", "isValidation": flag} for flag in (0, 1)]))
+    source = SourceConfig(annotations=str(path), images=str(tmp_path), kind="mpii", split="val")
+    assert measured(source, MPII16)["Mean"] == 1
+    assert measured(source.model_copy(update={"split": None}), MPII16)["Mean"] == pytest.approx(0.5)
+
+
+def test_a_part_of_a_coco_file_is_refused(coco: SourceConfig) -> None:
+    model: Any = ColourReader(COCO17)
+    with pytest.raises(ValueError, match="is no MPII file, which split = 'val' is for"):
+        Validator(coco.model_copy(update={"kind": "auto", "split": "val"}), model)
+
+
 @pytest.mark.parametrize(
     ("field", "value"), [("bbox", None), ("area", None), ("num_keypoints", None), ("iscrowd", None), ("id", None)]
 )

@@ -7,14 +7,18 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
+from torch import nn
 
 from poise.checkpoints import read_header, save_checkpoint
 from poise.data.loader import DataWorkerError
+from poise.models import build_model
+from poise.skeletons import COCO17
 from poise.train import state as state_module
+from poise.train.checkpointing import checkpoint_activations
 from poise.train.config import RunConfig, TrainConfig
 from poise.train.engine import Trainer
 from poise.train.failures import NonFiniteLoss, SaveFailed, explain, is_out_of_memory
@@ -22,13 +26,14 @@ from poise.train.run import RunFolder
 from poise.train.state import Position, read_state
 from tiny import TinyBatches, tiny_model
 
+SMALLEST = {"system": "rsn", "view": {"kind": "crop", "size": (32, 32), "half_pixel": False}}
+
 
 def run_config(**changes: Any) -> RunConfig:
     source = {"annotations": "a.json", "images": "a"}
     data = {"sources": [source], "batch": 8} | changes.pop("data", {})
-    return RunConfig.parse(
-        {"model": "directpose_mobilenetv2", "data": data, "train": {"steps": 3} | changes.pop("train", {})}
-    )
+    train = {"steps": 3} | changes.pop("train", {})
+    return RunConfig.parse({"model": "directpose_mobilenetv2", **changes, "data": data, "train": train})
 
 
 @contextmanager
@@ -130,13 +135,46 @@ def test_memory_that_ran_out_is_recognised() -> None:
             },
             "out of memory: a batch has 1 picture; try smaller data.paper.short_sides (now [480, 1600])",
         ),
+        (
+            {"model": "rsn18", "data": {"pipeline": "crop"}},
+            "out of memory: a batch has 8 pictures; try --set data.batch=4 --set train.accumulate=2 (as many pictures "
+            "a step as now, 8); --set train.checkpoint_activations=[stages]; --set train.precision=bf16; --set "
+            "model.view.size=[192,128] (now [256, 192])",
+        ),
+        (
+            {
+                "model": SMALLEST,
+                "data": {"batch": 1, "pipeline": "crop"},
+                "train": {"precision": "bf16", "compile": True},
+            },
+            "out of memory: a batch has 1 picture; try a smaller model",
+        ),
     ],
 )
 def test_less_memory(changes: dict[str, Any], expected: str) -> None:
     config = run_config(**changes)
     assert explain(MemoryError(), config) == expected
-    settings = [w for w in expected.replace(";", "").split() if "=" in w]
+    settings = told_settings(expected)
     assert config.override(settings) != config or not settings
+
+
+def told_settings(text: str) -> list[str]:
+    return [word for word in text.replace(";", "").split() if "=" in word]
+
+
+@pytest.mark.parametrize("name", ["directpose_mobilenetv2", "smpr_mobilenetv2", "rsn_small", "rsn18"])
+def test_less_memory_suits_the_model(name: str) -> None:
+    """What is told can be set, and the named parts are there and run."""
+    config = run_config(model=name, data={"pipeline": "crop" if name.startswith("rsn") else "compose"})
+    config = config.override(told_settings(str(explain(MemoryError(), config))))
+    with torch.device("meta"):
+        model = cast(nn.Module, build_model(config.model, COCO17))
+    chosen = checkpoint_activations(model, config.train.checkpoint_activations)
+    ran = []
+    for part in chosen:
+        model.get_submodule(part).register_forward_hook(lambda *call: ran.append(1))
+    model(torch.empty(1, 3, *(config.model.view.size or (64, 64)), device="meta"))
+    assert len(ran) == len(chosen) > 0
 
 
 def test_calmer_training() -> None:

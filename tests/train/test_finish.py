@@ -159,6 +159,8 @@ def test_commands_exist_and_are_exact(tmp_path: Path, monkeypatch: pytest.Monkey
     assert f"--boxes '{tmp_path}/a b/truth.json'" in found["evaluate"]
     assert found["export"] == f"poise export {tmp_path}/runs/x/best.safetensors"
     assert "--boxes" not in next_commands(Path("x"), Path("y"), val)["evaluate"]
+    part = val.model_copy(update={"kind": "mpii", "split": "val"})
+    assert next_commands(Path("x"), Path("y"), part)["evaluate"].endswith(" --split val")
     assert "evaluate" not in next_commands(Path("x"), Path("y"), None)
     assert as_script({"resume": "poise x"}) == "# resume\npoise x\n"
 

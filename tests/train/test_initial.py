@@ -94,6 +94,20 @@ def test_a_checkpoint_of_another_skeleton_keeps_the_own_outputs(tmp_path: Path, 
     )
 
 
+def test_groups_of_the_settings_make_room_for_other_keypoints(tmp_path: Path) -> None:
+    """Groups hold each keypoint once, also where the layers that count keypoints are looked for."""
+    five = Skeleton("five", ("a", "b", "c", "d", "e"), (), (), (0.05,) * 5)
+    other = Skeleton("other", ("v", "w", "x", "y", "z"), (), (), (0.05,) * 5)
+    config = SMALL.model_copy(update={"groups": ((0, 1, 2), (3, 4))})
+    save_checkpoint(tmp_path / "c.safetensors", DirectPose(config, other))
+    model = DirectPose(config, five)
+    own = model.head.align.locator.weight.detach().clone()
+    taken = load_initial_weights(model, tmp_path / "c.safetensors")
+    assert "head.align.tower" in taken.remade
+    assert torch.equal(model.head.align.locator.weight, own)
+    assert not any(name.startswith(("backbone", "pyramid")) for name in taken.remade)
+
+
 def test_a_checkpoint_of_the_same_keypoints_is_taken_whole(tmp_path: Path) -> None:
     source = TinyModel()
     save_checkpoint(tmp_path / "c.safetensors", source)

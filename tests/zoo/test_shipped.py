@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,13 @@ import pytest
 
 import poise
 from poise.checkpoints import read_header
+from poise.models import parse_model_config, preset
+from poise.train.config import RunConfig
 from poise.zoo import DEFAULT, ShippedModel, shipped
 
 MODELS = list(shipped().values())
 EXAMPLES = Path(__file__).parents[2] / "examples"
+RUNS = Path(__file__).parents[2] / "docs/model_runs"
 
 
 def test_there_are_models_and_one_is_the_default() -> None:
@@ -31,6 +35,31 @@ def test_numbers_are_those_of_the_file(model: ShippedModel) -> None:
         low, high = numbers["intervals_95"][name]
         assert 0 < low < numbers[name] < high < 1
     assert numbers["AP"] < numbers["AP50"]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda m: m.name)
+def test_presets_are_the_models(model: ShippedModel) -> None:
+    """What the recipe of a model trains is measured and used as the model is; boxes are of the training alone."""
+    settings = [
+        c.model_dump(mode="json") for c in (preset(model.name), parse_model_config(read_header(model.path).model))
+    ]
+    for each in settings:
+        del each["view"]["person_box"]
+    assert settings[0] == settings[1]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda m: m.name)
+def test_the_runs_that_made_it_lead_to_it(model: ShippedModel) -> None:
+    """Each begins with what the one before left; the last is of the model as it is shipped."""
+    files = sorted((RUNS / model.name).glob("*.yaml"))
+    runs = [RunConfig.from_yaml(file) for file in files]
+    assert [file.stem for file in files] == [f"{number:02d}" for number in range(1, len(runs) + 1)]
+    assert runs[-1].model == parse_model_config(read_header(model.path).model)
+    table = re.findall(r"^\| (\d+) \| ", model.card.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [int(number) for number in table] == list(range(1, len(runs) + 1))
+    for number, run in enumerate(runs[1:], 1):
+        before = f"runs/{model.name}_{number}/checkpoints/last.safetensors"
+        assert run.init in (before, f"runs/{model.name}_mean_of_{number - 1}_and_{number}.safetensors")
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: m.name)

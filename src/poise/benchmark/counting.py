@@ -35,7 +35,9 @@ def predicted_macs(model: PoseModel, size: tuple[int, int]) -> int:
 
 
 def _drop_training_outputs(network: nn.Module) -> None:
-    """The heatmap branch is trained along, and predicts nothing unless it refines keypoints."""
+    """The heatmap branch is trained along, and predicts nothing unless keypoints are refined by it or drawn to it."""
+    if not isinstance(network, DirectPose | SMPR):
+        return
     refines = isinstance(network, DirectPose) and network.config.refine_keypoints
-    if isinstance(network, DirectPose | SMPR) and not refines:
+    if not refines and network.config.snap is None:
         network.head.heatmap = None

@@ -29,6 +29,7 @@ class Job:
         device: as torch names it.
         threads: of the processor.
         half: in half precision, as `poise.predict.devices.running`.
+        once: as `poise.benchmark.models.Bench`.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Job:
     device: str
     threads: int
     half: Half = False
+    once: bool = False
 
 
 def peak_memory(job: Job) -> dict[str, float] | None:
@@ -71,7 +73,7 @@ def _measure(job: Job) -> dict[str, float]:
     torch.set_num_threads(job.threads)
     how = running(job.device, half=job.half)
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(find_subject(job.name), how, Path(folder), job.size)
+        bench = Bench(find_subject(job.name), how, Path(folder), job.size, once=job.once)
         task = bench.task(job.batch)
         told["loaded"] = _peak()
         task(Stopwatch(how.device))

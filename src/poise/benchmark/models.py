@@ -20,7 +20,7 @@ from poise.predict.boxes import Boxes
 from poise.predict.devices import Running
 from poise.predict.predictor import MIN_SCORE, Predictor
 from poise.predict.topdown import TopDownPredictor
-from poise.predict.views import scaled
+from poise.predict.views import scaled, scaled_specs
 from poise.runtime import ExportedModel
 from poise.skeletons import Skeleton
 from poise.types import ViewSpec
@@ -41,7 +41,8 @@ class Bench:
         how: where and how it runs.
         folder: for pictures.
         size: (height, width) of pictures and of the network's input; None: pictures of `PICTURE`, which the model sees
-            at its own size.
+            at its own sizes.
+        once: look at the first of several sizes only, as exported files do.
 
     Attributes:
         subject: as given.
@@ -51,7 +52,9 @@ class Bench:
         ValueError: a size is given for a model of crops, or is out of bounds.
     """
 
-    def __init__(self, subject: Subject, how: Running, folder: Path, size: Size | None = None) -> None:
+    def __init__(
+        self, subject: Subject, how: Running, folder: Path, size: Size | None = None, *, once: bool = False
+    ) -> None:
         self.subject, self._folder = subject, folder
         self._picture, self._macs = size or PICTURE, dict[Size, int]()
         view = subject.model.view
@@ -60,14 +63,16 @@ class Bench:
         if subject.sees_people:
             if size is not None:
                 raise ValueError(f"{subject.name} looks at crops; a size is for models of whole pictures")
-            self._spec = view
+            self._specs = [view]
             nobody = Boxes({}, where="the benchmark")
             self.predictor = TopDownPredictor(subject.model, nobody, how.device, subject.metadata, **options)
             return
-        self._spec = view if size is None else scaled(view, (max(size), min(size)))
+        self._specs = [view if size is None else scaled(view, (max(size), min(size)))]
         if not subject.trained:
-            spread_classes(subject.model, self._images(PEOPLE, self._spec))
+            spread_classes(subject.model, self._images(PEOPLE, self._specs[0]))
         self.predictor = Predictor(subject.model, how.device, subject.metadata, **options)
+        if size is None:
+            self._specs = scaled_specs(view, self.predictor.scales)[: 1 if once else None]
 
     def task(self, copies: int = 1, people: int = PEOPLE, scale: float = 1.0) -> Task:
         """What is measured.
@@ -79,12 +84,12 @@ class Bench:
         """
         if isinstance(self.predictor, TopDownPredictor):
             return CropTask(self.predictor, self._scene(copies))
-        spec = self._scaled(scale)
+        specs = [_scaled(spec, scale) for spec in self._specs]
         bias = None
         if not self.subject.trained:
-            images = self._images(people, spec).to(self.predictor.device)
+            images = self._images(people, specs[0]).to(self.predictor.device)
             bias = class_bias(self.predictor.model, images, PER_PERSON * people)
-        return WholeTask(self.predictor, self._scene(people, copies), spec, bias)
+        return WholeTask(self.predictor, self._scene(people, copies), specs, bias)
 
     def exported(self, runtime: str, copies: int = 1, threads: int = 0) -> Task:
         """The same as `task`, run by another runtime with the decoding in the graph; its file is written first.
@@ -105,39 +110,35 @@ class Bench:
         path = self._folder / f"{re.sub(r'[^0-9A-Za-z]+', '_', self.subject.name)}{SUFFIXES[runtime]}"
         if not path.is_file():
             if not self.subject.trained and not self.subject.sees_people:
-                set_class_bias(model, class_bias(model, self._images(PEOPLE, self._spec), PER_PERSON * PEOPLE))
-            canvas = None if self.subject.sees_people else self.input_size()
+                set_class_bias(model, class_bias(model, self._images(PEOPLE, self._specs[0]), PER_PERSON * PEOPLE))
+            canvas = None if self.subject.sees_people else self.input_sizes()[0]
             description = describe(model, self.subject.metadata, canvas, "float32", self.subject.name)
-            description["view"] = self._spec.model_dump(mode="json")
+            description["view"] = self._specs[0].model_dump(mode="json")
             WRITERS[runtime](pose_graph(model), canvas, path, description)
         device = "cuda" if self.predictor.device.type == "cuda" and runtime == "onnx" else "cpu"
         scene = self._scene(copies) if self.subject.sees_people else self._scene(PEOPLE, copies)
         least = self.predictor.min_score if self.subject.trained else 0.0
         return ExportedTask(ExportedModel(path, device, threads), scene, model.skeleton, least)
 
-    def input_size(self, scale: float = 1.0) -> Size:
-        """(height, width) of the network's input."""
-        if self._spec.size is not None:
-            return self._spec.size
-        spec = self._scaled(scale)
-        _, (height, width) = fit(self._picture, spec)
-        return -(-height // spec.stride) * spec.stride, -(-width // spec.stride) * spec.stride
+    def input_sizes(self, scale: float = 1.0) -> tuple[Size, ...]:
+        """(height, width) of the network's input, each time it looks at a picture."""
+        return tuple(self._input_size(_scaled(spec, scale)) for spec in self._specs)
 
     def macs(self, copies: int = 1, scale: float = 1.0) -> int:
         """Multiply-adds of a turn of `task`."""
-        size = self.input_size(scale)
-        if size not in self._macs:
+        sizes = self.input_sizes(scale)
+        for size in set(sizes) - set(self._macs):
             self._macs[size] = predicted_macs(self.subject.model, size)
-        return copies * self._macs[size]
+        return copies * sum(self._macs[size] for size in sizes)
 
     def _scene(self, people: int, copies: int = 1) -> Scene:
         return Scene(picture_file(self._folder, people, self._picture), crowd(people, self._picture), copies)
 
-    def _scaled(self, scale: float) -> ViewSpec:
-        if scale == 1.0:
-            return self._spec
-        sides = self._spec.long_side, self._spec.short_side or self._spec.long_side
-        return scaled(self._spec, (max(32, round(sides[0] * scale)), max(32, round(sides[1] * scale))))
+    def _input_size(self, spec: ViewSpec) -> Size:
+        if spec.size is not None:
+            return spec.size
+        _, (height, width) = fit(self._picture, spec)
+        return -(-height // spec.stride) * spec.stride, -(-width // spec.stride) * spec.stride
 
     def _images(self, people: int, spec: ViewSpec) -> torch.Tensor:
         view = whole_view(read_image(picture_file(self._folder, people, self._picture)), spec)
@@ -184,12 +185,19 @@ class FileBench:
         scene = Scene(picture_file(self._folder, people, self._picture), crowd(people, self._picture), copies)
         return ExportedTask(self._exported, scene, self._skeleton, self._least)
 
-    def input_size(self) -> Size:
-        """(height, width) of the network's input for such a picture."""
+    def input_sizes(self) -> tuple[Size, ...]:
+        """(height, width) of the network's input for such a picture, at which it looks once."""
         fixed = self._exported.description["view"]["size"] if self.sees_people else None
         feeds = {} if self.sees_people else self._exported.whole_feeds(crowd(0, self._picture).image)
         height, width = fixed or feeds["image"].shape[1:3]
-        return int(height), int(width)
+        return ((int(height), int(width)),)
+
+
+def _scaled(spec: ViewSpec, scale: float) -> ViewSpec:
+    if scale == 1.0:
+        return spec
+    sides = spec.long_side, spec.short_side or spec.long_side
+    return scaled(spec, (max(32, round(sides[0] * scale)), max(32, round(sides[1] * scale))))
 
 
 def picture_file(folder: Path, people: int, size: Size) -> Path:

@@ -26,7 +26,7 @@ class ModelRow:
         trained: False: random weights.
         runtime: ``torch``, ``onnx`` or ``openvino``.
         batch: pictures, or people of a model that sees one at a time.
-        input: (height, width) that the network sees.
+        inputs: (height, width) of what the network sees, each time it looks at a picture.
         parameters: all of them; None of an exported file.
         macs: multiply-adds of a turn, every location of every map computed; None of an exported file.
         stages: times of `poise.benchmark.tasks.STAGES`.
@@ -44,7 +44,7 @@ class ModelRow:
     trained: bool
     runtime: str
     batch: int
-    input: Size
+    inputs: tuple[Size, ...]
     parameters: int | None
     macs: int | None
     stages: Mapping[str, Latency]
@@ -89,7 +89,7 @@ class SizeRow:
     """Time of one model by the size of its input; nanoseconds a pixel are of the network."""
 
     name: str
-    input: Size
+    inputs: tuple[Size, ...]
     macs: int
     network: Latency
     work: Latency

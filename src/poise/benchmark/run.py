@@ -108,6 +108,8 @@ class _Measuring:
     def __init__(self, plan: Plan, how: Running, folder: Path, advance: Advance) -> None:
         self._plan, self._how, self._folder, self._advance = plan, how, folder, advance
         names = list(dict.fromkeys(plan.models))
+        # an exported file looks once, and what it is compared with does likewise
+        self._once = any(map(is_exported, names)) or set(plan.runtimes) != {"torch"}
         self._benches = [self._bench(find_subject(n), plan.size) for n in names if not is_exported(n)]
         kind, threads = how.device.type, torch.get_num_threads()
         self._files = [FileBench(n, kind, threads, folder, plan.size) for n in names if is_exported(n)]
@@ -168,7 +170,7 @@ class _Measuring:
             trained=bench.subject.trained,
             runtime=runtime,
             batch=batch,
-            input=bench.input_size(),
+            inputs=bench.input_sizes(),
             parameters=parameter_count(cast(nn.Module, bench.subject.model)),
             macs=macs,
             stages={name: _latency(series.spent(name)) for name in STAGES if name in series.names},
@@ -184,7 +186,7 @@ class _Measuring:
             return row
         subject = next(bench.subject for bench in self._benches if bench.subject.name == row.name)
         size = None if subject.sees_people else self._plan.size
-        job = Job(row.name, size, row.batch, str(self._how.device), torch.get_num_threads(), self._how.half)
+        job = Job(row.name, size, row.batch, str(self._how.device), torch.get_num_threads(), self._how.half, self._once)
         return replace(row, memory=peak_memory(job))
 
     def _people(self) -> list[PeopleRow]:
@@ -233,11 +235,11 @@ class _Measuring:
         rows = []
         for (number, scale), series in self._run(tasks).items():
             bench, network = self._benches[number], series.spent("network")
-            height, width = bench.input_size(scale)
-            nanoseconds = 1e9 * getattr(network, self._clock) / (height * width)
+            inputs = bench.input_sizes(scale)
+            nanoseconds = 1e9 * getattr(network, self._clock) / sum(height * width for height, width in inputs)
             work = _latency(series.spent(*WORK))
             macs = bench.macs(1, scale)
-            rows.append(SizeRow(bench.subject.name, (height, width), macs, _latency(network), work, nanoseconds))
+            rows.append(SizeRow(bench.subject.name, inputs, macs, _latency(network), work, nanoseconds))
         return rows
 
     def _contest(self) -> list[ContestRow]:
@@ -267,7 +269,7 @@ class _Measuring:
     # ---------------------------------------------------------------------------------------------------- tools
 
     def _bench(self, subject: Subject, size: Size | None) -> Bench:
-        return Bench(subject, self._how, self._folder, None if subject.sees_people else size)
+        return Bench(subject, self._how, self._folder, None if subject.sees_people else size, once=self._once)
 
     def _exported(self, bench: Bench, runtime: str, batch: int) -> Task:
         return bench.exported(runtime, batch, torch.get_num_threads())
@@ -293,7 +295,7 @@ def _file_row(file: FileBench, batch: int, series: Series) -> ModelRow:
         trained=True,
         runtime=file.runtime,
         batch=batch,
-        input=file.input_size(),
+        inputs=file.input_sizes(),
         parameters=None,
         macs=None,
         stages={name: _latency(series.spent(name)) for name in STAGES if name in series.names},

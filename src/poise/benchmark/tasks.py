@@ -56,22 +56,27 @@ class WholeTask:
     Args:
         predictor: how it runs.
         scene: what it is shown.
-        spec: how large it sees it.
+        specs: how large it sees it, each time it looks.
         bias: of the class, which decides how many candidates a random network has; None leaves it.
     """
 
-    def __init__(self, predictor: Predictor, scene: Scene, spec: ViewSpec, bias: float | None = None) -> None:
-        self._predictor, self._scene, self._spec, self._bias = predictor, scene, spec, bias
+    def __init__(
+        self, predictor: Predictor, scene: Scene, specs: Sequence[ViewSpec], bias: float | None = None
+    ) -> None:
+        self._predictor, self._scene, self._specs, self._bias = predictor, scene, specs, bias
 
     def __call__(self, watch: Stopwatch) -> None:
         """One turn."""
         set_class_bias(self._predictor.model, self._bias)
         with watch.stage("load"):
             images = [read_image(self._scene.file) for _ in range(self._scene.copies)]
-        with watch.stage("preprocess"):
-            views = [whole_view(image, self._spec) for image in images]
-        candidates = _timed(self._predictor.predict_views, self._predictor.model, views, watch)
+        seen = []
+        for spec in self._specs:
+            with watch.stage("preprocess"):
+                views = [whole_view(image, spec) for image in images]
+            seen.append(_timed(self._predictor.predict_views, self._predictor.model, views, watch))
         with watch.stage("decode"):
+            candidates = [Poses.concatenate(parts) for parts in zip(*seen, strict=True)]
             found = [self._predictor.model.suppress(poses) for poses in candidates]
         watch.counts["candidates"] = len(candidates[0])
         watch.counts["kept"] = len(found[0])

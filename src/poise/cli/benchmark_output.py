@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from poise.benchmark.data import DataReport
     from poise.benchmark.report import Latency, ModelRow, Report
     from poise.benchmark.training import TrainingReport
@@ -46,7 +48,7 @@ def print_report(report: Report) -> None:
         table = _table("by size", "model", "input", "GMAC", "network", "together", "ns/pixel")
         for size in report.sizes:
             table.add_row(
-                size.name, f"{size.input[0]}x{size.input[1]}", _giga(size.macs), _ms(size.network, clock),
+                size.name, _sides(size.inputs), _giga(size.macs), _ms(size.network, clock),
                 _ms(size.work, clock), f"{size.ns_per_pixel:.0f}",
             )  # fmt: skip
         console.print(table)
@@ -73,7 +75,7 @@ def _print_models(console: Console, report: Report) -> None:
     for row in report.models:
         table.add_row(
             row.name + ("" if row.trained else " (random)"), row.runtime, str(row.batch),
-            f"{row.input[0]}x{row.input[1]}", "" if row.parameters is None else f"{row.parameters / 1e6:.1f}",
+            _sides(row.inputs), "" if row.parameters is None else f"{row.parameters / 1e6:.1f}",
             _giga(row.macs), *(_ms(row.stages.get(name), clock) for name in STAGES), f"{row.per_second:.2f}",
             _share(row), "" if row.memory is None else f"{row.memory['peak']:.0f}",
             "" if row.versus_torch is None else f"{row.versus_torch:.2f}x",
@@ -133,6 +135,10 @@ def _table(title: str | None, first: str, *columns: str) -> Table:
 
 def _ms(latency: Latency | None, clock: str) -> str:
     return "" if latency is None else f"{getattr(latency, clock):.1f}"
+
+
+def _sides(sizes: Sequence[tuple[int, int]]) -> str:
+    return "+".join(f"{height}x{width}" for height, width in sizes)
 
 
 def _giga(macs: int | None) -> str:

@@ -10,6 +10,7 @@ import typer
 
 from poise.cli.data_label import label
 from poise.cli.errors import guarded
+from poise.cli.examples import epilog
 from poise.cli.options import Json, progress_bar
 
 if TYPE_CHECKING:
@@ -177,6 +178,7 @@ def split(
 
 app = typer.Typer(
     help="Look at annotated sets of pictures, and change their form.",
+    epilog=epilog("data"),
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

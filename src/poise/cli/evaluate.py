@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -18,6 +17,7 @@ from poise.cli.evaluate_options import (
     Images,
     Kind,
     Out,
+    PartName,
     Pckh,
     Report,
     ResultFiles,
@@ -25,7 +25,7 @@ from poise.cli.evaluate_options import (
     SkeletonName,
     TruthScores,
 )
-from poise.cli.evaluate_output import as_document, as_text
+from poise.cli.evaluate_output import as_document, as_text, how_measured
 from poise.cli.measuring import Contestant, Setting, Target, measure, measure_mpii
 from poise.cli.options import (
     Batch,
@@ -47,6 +47,8 @@ from poise.cli.options import (
     half_precision,
     model_names,
     parse_scales,
+    require_file,
+    require_folder,
 )
 
 SAMPLES = 1000
@@ -82,6 +84,7 @@ def evaluate(
     skeleton: SkeletonName = None,
     crowd_limits: CrowdLimits = "0.1,0.8",
     kind: Kind = "auto",
+    split: PartName = None,
     head_boxes: HeadBoxes = None,
     pckh: Pckh = "official",
 ) -> None:
@@ -98,33 +101,34 @@ def evaluate(
     annotation file as --boxes, the numbers are for true boxes. On MPII that is the rule.
     """
     from poise.data.formats import known_kind, recognise
+    from poise.data.yolo import known_split
 
-    packed = annotations.suffix == ".gz"
-    chosen = "coco" if kind == "auto" and packed else recognise(annotations) if kind == "auto" else known_kind(kind)
+    chosen = recognise(annotations) if kind == "auto" else known_kind(kind)
     contestants = _contestants(compared, model, results)
     setting = Setting(
         weights, device, PeopleChoice(boxes, people, people_min_score, people_nms), batch, parse_scales(scales), flip,
         truth_scores, half_precision(half, bf16), compile, turns,
     )  # fmt: skip
-    target = Target(annotations, images, chosen, skeleton, _limits(crowd_limits), head_boxes, pckh)
-    _check(contestants, setting, target, out, report, details, bootstrap)
+    part = None if split is None else known_split(split)
+    target = Target(annotations, images, chosen, skeleton, _limits(crowd_limits), head_boxes, pckh, part)
+    _check(contestants, setting, target, out, report, bootstrap)
     if chosen == "mpii":
-        measured = measure_mpii(target, contestants, setting)
+        measured = measure_mpii(target, contestants, setting, details)
     else:
         samples = bootstrap if bootstrap is not None else SAMPLES if len(contestants) > 1 else 0
         measured = measure(target, contestants, setting, samples, seed, details)
-        if report is not None:
-            from poise.evaluate.report import write_report
-
-            title = f"Poses on {annotations.name}"
-            write_report(
-                report, measured.evaluations, images=measured.images, title=title, samples=samples or SAMPLES, seed=seed
-            )
     if out is not None:
         from poise.files import write_text
 
         write_text(out, json.dumps(measured.results[0]))
     typer.echo(json.dumps(as_document(measured)) if as_json else as_text(measured))
+    if report is not None:
+        from poise.evaluate.report import write_report
+
+        write_report(
+            report, measured.evaluations, images=measured.images, title=f"Poses on {annotations.name}",
+            samples=SAMPLES if bootstrap is None else bootstrap, seed=seed, notes=how_measured(contestants, measured),
+        )  # fmt: skip
 
 
 def _contestants(compared: list[str] | None, model: list[str] | None, results: list[Path] | None) -> list[Contestant]:
@@ -152,20 +156,29 @@ def _check(
     setting: Setting,
     target: Target,
     out: Path | None,
-    *tables: Any,
+    report: Path | None,
+    bootstrap: int | None,
 ) -> None:
-    """A usage error if the options do not go together; ``tables``: what MPII has not."""
+    """A usage error if the options do not go together; ``ValueError`` if files cannot be written where they say."""
     if setting.truth_scores and target.kind not in ("coco", "crowdpose"):
         raise typer.BadParameter(f"--truth-scores is for COCO and CrowdPose files, not for {target.kind}")
     if setting.truth_scores and any(c.file is not None for c in contestants):
         raise typer.BadParameter(
             "--truth-scores is for models; --details tells what better scores of results would gain"
         )
+    if target.split is not None and target.kind not in ("mpii", "yolo"):
+        raise typer.BadParameter(f"--split is for MPII and YOLO data sets, not for {target.kind}")
+    if target.split is not None and target.kind == "yolo" and target.images is not None:
+        raise typer.BadParameter("--split names a part of the YOLO data set, --images a folder of its own: take one")
     if target.pckh not in ("official", "mmpose"):
         raise typer.BadParameter(f"--pckh {target.pckh!r}: official or mmpose")
-    if target.kind == "mpii" and any(tables):
-        raise typer.BadParameter("--report, --details and --bootstrap are not for MPII, where people are not ranked")
+    if target.kind == "mpii" and (report or bootstrap):
+        raise typer.BadParameter("--report and --bootstrap are not for MPII, where people are not ranked")
     if out is not None and len(contestants) > 1:
         raise typer.BadParameter("--out takes the poses of one model, not of several")
-    if target.kind != "mpii" and tables[2] == 1:
+    if bootstrap == 1:
         raise typer.BadParameter("--bootstrap 1 gives no interval; ask for at least 2, better 1000")
+    if out is not None:
+        require_file(out, "--out")
+    if report is not None:
+        require_folder(report, "--report")

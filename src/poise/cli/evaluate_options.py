@@ -21,7 +21,8 @@ Report = Annotated[
     Path | None, typer.Option(help="Write a report with plots and pictures of the worst cases to this folder.")
 ]
 Details = Annotated[
-    bool, typer.Option("--details", help="Also tell what each kind of error costs, and groups and keypoints.")
+    bool,
+    typer.Option("--details", help="Also tell what each kind of error costs, groups, keypoints, PCK; of MPII, joints."),
 ]
 Bootstrap = Annotated[
     int | None,
@@ -38,6 +39,14 @@ SkeletonName = Annotated[
 CrowdLimits = Annotated[str, typer.Option(help="CrowdPose: crowd indices from which pictures are medium and hard.")]
 Kind = Annotated[
     str, typer.Option(help="Format of the annotations: coco, crowdpose, mpii, yolo, or auto to recognise it.")
+]
+PartName = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        help="Only this part: train, val or test of a YOLO data set; train or val of an MPII file with isValidation "
+        "[default: all].",
+    ),
 ]
 HeadBoxes = Annotated[
     Path | None,

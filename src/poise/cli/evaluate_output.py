@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from poise.cli.measuring import Measured
+from poise.cli.measuring import Contestant, Measured
 
 _FEW = 5
 _PCKH = {"official": "at most", "mmpose": "less than"}
@@ -38,6 +38,7 @@ def _setting(measured: Measured) -> dict[str, Any]:
     setting = measured.setting
     values = {
         "annotations": str(measured.target.annotations),
+        "split": measured.target.split,
         "pictures": measured.pictures,
         "scales": setting.scales,
         "flip": setting.flip,
@@ -59,6 +60,29 @@ def as_text(measured: Measured) -> str:
     for name, details in zip(measured.names, measured.details, strict=bool(measured.details)):
         lines += _details(name, details)
     return "\n".join(lines)
+
+
+def how_measured(contestants: Sequence[Contestant], measured: Measured) -> list[str]:
+    """A line for each contestant, for a report: where it had people from, and how models were run."""
+    setting = measured.setting
+    scales = "as trained" if setting.scales is None else ", ".join(map(_scale, setting.scales))
+    how = f"scales: {scales}; flip: {_yes(setting.flip)}; turns: {_yes(setting.turns)}"
+    if setting.truth_scores:
+        how += "; poses ranked by their likeness to the truth"
+    return [
+        f"{contestant.name}: a file of results"
+        if contestant.file is not None
+        else f"{contestant.name}: {people or 'looks at whole pictures'}; {how}"
+        for contestant, people in zip(contestants, measured.people, strict=True)
+    ]
+
+
+def _scale(scale: int | tuple[int, int]) -> str:
+    return str(scale) if isinstance(scale, int) else "x".join(map(str, scale))
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
 
 
 def _one(measured: Measured) -> list[str]:
@@ -93,6 +117,8 @@ def _several(measured: Measured) -> list[str]:
 
 
 def _details(name: str, details: Mapping[str, Any]) -> list[str]:
+    if "joints" in details:
+        return ["", f"{name}: joints", *_joints(details["joints"])]
     lines = ["", f"{name}: AP lost to errors (alone: only this corrected; in turn: all above, too)"]
     rows = [["", "count", "alone", "in turn"]]
     for loss in details["losses"]:
@@ -109,12 +135,27 @@ def _details(name: str, details: Mapping[str, Any]) -> list[str]:
     for k in details["keypoints"]:
         percents = (f"{100 * k[share]:.1f}" for share in shares)
         rows.append([k["name"], str(k["labelled"]), str(k["found"]), f"{k['OKS']:.3f}", *percents])
-    lines += _columns(rows)
+    lines += [*_columns(rows), "", *_pck(details["pck"])]
     best = details["threshold"]
     if best is not None:
         lines += ["", f"best threshold: score {best['score']:.3f} (precision {100 * best['precision']:.1f}, "
                   f"recall {100 * best['recall']:.1f} at OKS 0.5)"]  # fmt: skip
     return lines
+
+
+def _joints(joints: Sequence[Mapping[str, Any]]) -> list[str]:
+    shares = [key for key in joints[0] if key.startswith("PCKh")]
+    rows = [[j["name"], str(j["labelled"]), *(f"{100 * j[share]:.1f}" for share in shares)] for j in joints]
+    return _columns([["", "labelled", *shares], *rows])
+
+
+def _pck(pck: Mapping[str, Any]) -> list[str]:
+    """PCK of everybody, with its interval if there is one."""
+    names = [key for key in pck if key.startswith("PCK@")]
+    rows = [names, [f"{100 * pck[name]:.1f}" for name in names]]
+    if "intervals" in pck:
+        rows.append(["..".join(f"{100 * end:.1f}" for end in pck["intervals"][name]) for name in names])
+    return [f"PCK of all {pck['people']} people, each with the pose whose box fits best", *_columns(rows)]
 
 
 def _span(interval: Any, form: str) -> str:

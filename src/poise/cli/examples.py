@@ -71,6 +71,13 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example("models", "names, inputs and measured numbers"),
         Example("models --json", "the same for a program"),
     ),
+    "data": (
+        Example("data check train.json --images train", "what is wrong with a set, before training on it"),
+        Example("data show train.json --count 12 -o look", "the truth, drawn on twelve pictures"),
+        Example("data stats train.json", "how many people, how large, how often each keypoint"),
+        Example("data convert people.yaml people.json --to coco", "from one format to another"),
+        Example("data split all.json --parts train=0.9,val=0.1 -o parts", "one file into parts"),
+    ),
     "data check": (Example("data check train.json --images train", "everything that is wrong with it"),),
     "data stats": (Example("data stats train.json --plot numbers.png", "counts and sizes, also as a plot"),),
     "data show": (

@@ -11,6 +11,7 @@ from poise.cli.options import PeopleChoice, open_predictor, progress_bar, where_
 
 if TYPE_CHECKING:
     from poise.data.records import PoseDataset
+    from poise.data.yolo import Split
     from poise.evaluate.bootstrap import Difference, Interval
     from poise.evaluate.evaluation import Evaluation
     from poise.predict.devices import Half as Precision
@@ -60,6 +61,7 @@ class Target:
     crowd_limits: tuple[float, float]
     head_boxes: Path | None
     pckh: str
+    split: Split | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,7 @@ def measure(
     from poise.evaluate.evaluation import evaluate_entries, truth_skeleton
 
     ground = _ground(target, any(c.models for c in contestants))
+    # what the user or the annotations say, else what the first model says, else an estimate
     skeleton = ground.skeleton
     results: list[Results] = []
     people: list[str | None] = []
@@ -132,22 +135,25 @@ def measure(
     if details:
         from poise.evaluate.summary import details as details_of
 
-        measured.details.extend(details_of(evaluation) for evaluation in evaluations)
+        measured.details.extend(details_of(evaluation, samples, seed) for evaluation in evaluations)
     return measured
 
 
-def measure_mpii(target: Target, contestants: Sequence[Contestant], setting: Setting) -> Measured:
-    """PCKh of every contestant; errors as `measure`."""
+def measure_mpii(target: Target, contestants: Sequence[Contestant], setting: Setting, details: bool) -> Measured:
+    """PCKh of every contestant, with ``details`` also of every joint; errors as `measure`."""
     from poise.data.formats import read_dataset
-    from poise.evaluate.dataset import score_mpii
+    from poise.evaluate.dataset import matched_mpii
+    from poise.evaluate.mpii import joint_table, pckh
 
     formula: Literal["official", "mmpose"] = "mmpose" if target.pckh == "mmpose" else "official"
-    dataset = read_dataset(target.annotations, target.images, "mpii")
+    dataset = read_dataset(target.annotations, target.images, "mpii", split=target.split)
     measured = Measured(target, setting, [c.name for c in contestants], [], [], [], len(dataset), target.images)
     for contestant in contestants:
         found, where = _mpii_poses(contestant, dataset, setting)
-        numbers = score_mpii(target.annotations, dataset, found, head_boxes=target.head_boxes, formula=formula)
-        measured.numbers.append(numbers)
+        matched = matched_mpii(target.annotations, dataset, found, head_boxes=target.head_boxes, split=target.split)
+        measured.numbers.append(pckh(*matched, formula))
+        if details:
+            measured.details.append({"joints": joint_table(matched, formula)})
         measured.results.append(found)
         measured.people.append(where)
     return measured
@@ -174,7 +180,14 @@ def _mpii_poses(contestant: Contestant, dataset: PoseDataset, setting: Setting) 
 
 @dataclass(frozen=True, slots=True)
 class _Ground:
-    """Annotations in COCO's form, where the pictures are, and the data set itself if it is a YOLO one."""
+    """What is measured on.
+
+    Attributes:
+        data: annotations in COCO's form.
+        images: folder of the pictures, if it is known.
+        dataset: the data set itself, if it is a YOLO one.
+        skeleton: whose sigmas the user or the annotations give, if they do; that of a YOLO data set.
+    """
 
     data: Mapping[str, Any]
     images: Path | None
@@ -186,10 +199,10 @@ def _ground(target: Target, pictures: bool) -> _Ground:
     """``pictures``: whether they are needed."""
     if target.kind == "yolo":
         from poise.data.formats import read_dataset
-        from poise.data.writers import coco_document
+        from poise.data.writers import coco_document, common_folder
 
-        dataset = read_dataset(target.annotations, target.images, "yolo", target.skeleton)
-        return _Ground(coco_document(dataset), None, dataset, dataset.skeleton)
+        dataset = read_dataset(target.annotations, target.images, "yolo", target.skeleton, split=target.split)
+        return _Ground(coco_document(dataset), common_folder(dataset), dataset, dataset.skeleton)
     from poise.data.formats import find_images
     from poise.evaluate.coco import read_truth
 
@@ -206,12 +219,12 @@ def _ground(target: Target, pictures: bool) -> _Ground:
 
 
 def _chosen_skeleton(target: Target, data: Mapping[str, Any]) -> Skeleton | None:
-    """That of ``--skeleton``, if it is given."""
-    if target.skeleton is None:
-        return None
+    """That of ``--skeleton``, or the one that the annotations give sigmas for, if there is one."""
     from poise.data.outlines import SkeletonOutline, find_skeleton
-    from poise.evaluate.evaluation import truth_skeleton
+    from poise.evaluate.evaluation import given_skeleton, truth_skeleton
 
+    if target.skeleton is None:
+        return given_skeleton(data, target.annotations)
     found = find_skeleton(target.skeleton)
     return truth_skeleton(data, outline=found) if isinstance(found, SkeletonOutline) else found
 

@@ -12,6 +12,8 @@ import typer
 from poise.cli.options import Json, progress_bar
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from poise.zoo import ShippedModel
     from poise.zoo.counting import Count
     from poise.zoo.papers import Result
@@ -70,21 +72,50 @@ def _print_shipped(models: list[ShippedModel], default: str) -> None:
     for model in models:
         mark = " (default)" if model.name == default else ""
         table.add_row(f"  {model.name}{mark}", *_measured(model))
+        for finder, metrics in _with_finders(model):
+            row = _numbers({"protocol": "the same pictures, end to end", **metrics})
+            table.add_row(f"    on people of {finder}", "", "", "", *row)
     console.print(table)
+    timed = dict.fromkeys(m.metrics["milliseconds_of"] for m in models if "milliseconds_of" in m.metrics)
+    for what in timed:
+        console.print(f"  Time: {what}", soft_wrap=True)
     console.print("  Cards, with data, terms, intervals and failures: " + str(models[0].card.parent), soft_wrap=True)
 
 
 def _measured(model: ShippedModel) -> list[str]:
-    """Columns of a shipped model; what nobody measured stays empty."""
+    """Columns of a shipped model; what nobody measured stays empty.
+
+    Of a model that looks at people, the time is told where somebody finds them.
+    """
     m = model.metrics
+    numbers = {k: v for k, v in m.items() if k != "milliseconds"} if _with_finders(model) else m
     sides = m.get("input", "")
     return [
         "x".join(map(str, sides)) if isinstance(sides, list) else f"{sides} px" if sides else "",
         f"{m['parameters'] / 1e6:.2f} M" if "parameters" in m else "",
         f"{model.path.stat().st_size / 1e6:.1f} MB",
-        *(f"{100 * m[name]:.1f}" if name in m else "" for name in ("AP", "AP50")),
-        f"{m['milliseconds']:.0f} ms" if "milliseconds" in m else "",
-        ", ".join(str(m[name]) for name in ("data", "protocol") if name in m),
+        *_numbers(numbers),
+    ]
+
+
+def _numbers(metrics: Mapping[str, Any]) -> list[str]:
+    """The columns from AP on."""
+    return [
+        *(f"{100 * metrics[name]:.1f}" if name in metrics else "" for name in ("AP", "AP50")),
+        f"{metrics['milliseconds']:.0f} ms" if "milliseconds" in metrics else "",
+        ", ".join(str(metrics[name]) for name in ("data", "protocol") if name in metrics),
+    ]
+
+
+def _with_finders(model: ShippedModel) -> list[tuple[str, Mapping[str, Any]]]:
+    """Of a model that looks at people: who found them, and what was measured then."""
+    m = model.metrics
+    found = [(key.removeprefix("with_"), value) for key, value in m.items() if key.startswith("with_")]
+    return [
+        (finder.removesuffix("_flip") + ", with flip", numbers)
+        if finder.endswith("_flip")
+        else (finder, {"milliseconds": m["milliseconds"], **numbers} if "milliseconds" in m else numbers)
+        for finder, numbers in found
     ]
 
 

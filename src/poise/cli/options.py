@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,7 +43,10 @@ Models = Annotated[
 ]
 Boxes = Annotated[
     Path | None,
-    typer.Option(help="For a top-down model: boxes of people, a COCO annotation file or a list of COCO detections."),
+    typer.Option(
+        help="For a top-down model: boxes of people, a COCO or MPII annotation file, a YOLO data set, or a list of "
+        "COCO detections."
+    ),
 ]
 People = Annotated[
     str | None,
@@ -134,6 +138,24 @@ class PeopleChoice:
         """A usage error if the options do not go together."""
         if self.boxes is not None and self != PeopleChoice(boxes=self.boxes):
             raise typer.BadParameter("--boxes says where people are; it does not go with --people, --people-...")
+
+
+def require_folder(folder: Path, option: str) -> None:
+    """``ValueError`` if no file can be written to a folder, which need not exist, that an option names."""
+    for path in (folder, *folder.parents):
+        if path.exists():
+            if not path.is_dir():
+                raise ValueError(f"{path} is a file, not a folder; name another place with {option}")
+            if not os.access(path, os.W_OK | os.X_OK):
+                raise ValueError(f"nothing can be written to the folder {path}; name another place with {option}")
+            return
+
+
+def require_file(path: Path, option: str) -> None:
+    """``ValueError`` if a file that an option names, which need not exist, cannot be written."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is a folder or a device, not a file; name a file with {option}")
+    require_folder(path.parent, option)
 
 
 def model_names(models: list[str] | None) -> list[str]:

@@ -292,6 +292,13 @@ def _use_tiles(predictor: AnyPredictor, tiles: str, options: dict[str, Any]) -> 
 
 def _use_heatmaps(predictor: AnyPredictor, options: dict[str, Any]) -> None:
     """Have the model keep what it sees."""
+    from poise.predict.exported import ExportedPredictor
+
+    if isinstance(predictor, ExportedPredictor):
+        raise ValueError(
+            f"--heatmaps: {predictor.exported.path} is exported, and exported files show no heatmaps; name the "
+            "checkpoint of a top-down model with --model"
+        )
     if not hasattr(predictor, "heatmaps"):
         raise ValueError("--heatmaps draws what a top-down model saw; name one with --model")
     options["heatmaps"] = True

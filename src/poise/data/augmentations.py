@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from poise.data.config import DataConfig
 from poise.settings import nearest
@@ -25,15 +25,25 @@ class Augmentation:
 
     Attributes:
         title: what it does, in a few words.
-        off: the settings without it; empty if it is only another side of those before it.
+        off: the settings without it; empty where they depend on others.
         on: settings that switch it on, where it was off.
         shown: what else makes it plain to see in a picture.
+        part: where two share a range of factors, which part is its own: what lies below 1, or above.
     """
 
     title: str
     off: Values
     on: Values
     shown: Values = field(default_factory=dict)
+    part: Literal["all", "below", "above"] = "all"
+
+    def own(self, value: Any) -> Any:
+        """Its part of the value of one of its settings."""
+        if self.part == "all":
+            return value
+        low, high = value
+        bound = min if self.part == "below" else max
+        return (bound(low, 1.0), bound(high, 1.0))
 
 
 _ONE = {"augment.single": 1.0, "augment.mosaic": 0.0, "augment.paste": 0.0}
@@ -42,10 +52,11 @@ _PASTE = {"augment.single": 0.0, "augment.mosaic": 0.0, "augment.paste": 1.0}
 
 CANVAS: dict[str, Augmentation] = {
     "scale": Augmentation(
-        "larger or smaller",
+        "larger or smaller; measured alone smaller, for larger is `crop`",
         off={"augment.single_scale": (1.0, 1.0)},
-        on={"augment.single_scale": (0.7, 1.8)},
+        on={"augment.single_scale": (0.7, 1.0)},
         shown={"augment.single_scale": (0.4, 1.4)},
+        part="below",
     ),
     "rotation": Augmentation(
         "turned to either side",
@@ -64,9 +75,10 @@ CANVAS: dict[str, Augmentation] = {
     ),
     "crop": Augmentation(
         "a part around somebody, where the picture is larger than the canvas",
-        off={},
-        on={},
+        off={"augment.single_scale": (1.0, 1.0)},
+        on={"augment.single_scale": (1.0, 1.8)},
         shown={"augment.single_scale": (1.6, 2.4), "augment.translation": 1.0},
+        part="above",
     ),
     "colour": Augmentation(
         "brightness, contrast, saturation, hue; sometimes grey",
@@ -117,7 +129,13 @@ CANVAS: dict[str, Augmentation] = {
 """Of the ``compose`` pipeline; what ``multi_scale`` is without, and with, depends on the canvas."""
 
 CROPS: dict[str, Augmentation] = {
-    "scale": Augmentation("larger or smaller", off={"crop.scale": (1.0, 1.0)}, on={"crop.scale": (0.75, 1.25)}),
+    "scale": Augmentation(
+        "larger or smaller; measured alone smaller, for larger is `crop`",
+        off={"crop.scale": (1.0, 1.0)},
+        on={"crop.scale": (1.0, 1.25)},
+        shown={"crop.scale": (0.75, 1.25)},
+        part="above",
+    ),
     "rotation": Augmentation(
         "turned to either side", off={"crop.rotation_p": 0.0}, on={"crop.rotation_p": 0.6, "crop.rotation": 40.0}
     ),
@@ -125,6 +143,13 @@ CROPS: dict[str, Augmentation] = {
         "moved in the crop", off={"crop.shift_p": 0.0}, on={"crop.shift_p": 0.5}, shown={"crop.shift": 0.2}
     ),
     "flip": Augmentation("mirrored; left and right change names", off={"crop.flip_p": 0.0}, on={"crop.flip_p": 0.5}),
+    "crop": Augmentation(
+        "closer: less around the person, or a part of the person",
+        off={"crop.scale": (1.0, 1.0)},
+        on={"crop.scale": (0.75, 1.0)},
+        shown={"crop.scale": (0.5, 0.75)},
+        part="below",
+    ),
     "half_body": Augmentation(
         "only the upper or the lower half of a body",
         off={"crop.half_body_p": 0.0},
@@ -167,8 +192,7 @@ def measurable(config: DataConfig) -> dict[str, Augmentation]:
 
 def is_on(config: DataConfig, name: str) -> bool:
     """Whether the pipeline has the augmentation of that name."""
-    values = config.model_dump(mode="python")
-    return any(_value(values, path) != off for path, off in augmentations(config)[name].off.items())
+    return _is_on(augmentations(config)[name], config.model_dump(mode="python"))
 
 
 def only(config: DataConfig, names: Collection[str]) -> DataConfig:
@@ -181,13 +205,16 @@ def only(config: DataConfig, names: Collection[str]) -> DataConfig:
     for name in names:
         if name not in known:
             raise ValueError(f"pipeline {config.pipeline!r} has no augmentation {name!r}{nearest(name, known)}")
+    before = config.model_dump(mode="python")
     # somebody has to make the canvases that mosaics and pastes leave
     values: dict[str, Any] = {"augment.single": config.augment.single or 1.0}
-    for name, entry in known.items():
-        if name not in names:
-            values |= entry.off
-        elif not is_on(config, name):
-            values |= entry.on
+    for entry in known.values():
+        values |= entry.off
+    for entry in (known[name] for name in names):
+        mine = {path: entry.own(_value(before, path)) for path in entry.off} if _is_on(entry, before) else entry.on
+        for path, value in mine.items():
+            shared = entry.part != "all" and values[path] != entry.off[path]
+            values[path] = _joined(values[path], value) if shared else value
     return replaced(config, values)
 
 
@@ -228,6 +255,15 @@ def _multi_scale(sizes: Sequence[int]) -> Augmentation:
     middle = sorted(sizes)[len(sizes) // 2]
     around = {32 * max(1, round(factor * middle / 32)) for factor in (0.75, 1.0, 1.25)} | {middle}
     return replace(CANVAS["multi_scale"], off={"sizes": (middle,)}, on={"sizes": tuple(sorted(around))})
+
+
+def _is_on(entry: Augmentation, values: Values) -> bool:
+    return any(entry.own(_value(values, path)) != off for path, off in entry.off.items())
+
+
+def _joined(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    """The range around two."""
+    return (min(one[0], other[0]), max(one[1], other[1]))
 
 
 def _always(path: str, value: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from poise.data.check_outline import check_outline
 from poise.data.coco_rules import people_category
 from poise.data.formats import Outline
 from poise.data.outlines import built_in
@@ -33,7 +34,9 @@ def check(data: Any, path: Path, images: Path, outline: Outline | None, findings
         return
     pictures, people = lists
     category = _category(data.get("categories") or [], path, findings, required=outline is None)
-    if outline is None and category is not None:
+    if outline is not None:
+        check_outline(outline, findings)
+    elif category is not None:
         _check_category(category, path, findings)
     names = outline.keypoints if outline else tuple(str(n) for n in (category or {}).get("keypoints") or ())
     if outline is not None and category is not None and category.get("keypoints"):
@@ -84,7 +87,10 @@ def _check_category(category: Entry, path: Path, findings: Findings) -> None:
     for name in sorted({n for n in names if names.count(n) > 1}):
         findings.error("keypoint-names", path, where, f"keypoint {name!r} is named twice, expected once")
     if built_in(names) is not None:
-        return  # of such a category nothing but the names is looked at; CrowdPose's own has limbs of COCO's keypoints
+        # limbs and flip pairs of such a category are not read; CrowdPose's own has limbs of COCO's keypoints
+        if category.get("sigmas") is not None:
+            _check_sigmas(category["sigmas"], len(names), path, where, findings)
+        return
     _check_pairs(category.get("skeleton") or [], 1, len(names), "skeleton", path, where, findings)
     if "flip_pairs" in category:
         _check_flips(category["flip_pairs"], len(names), path, where, findings)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from poise.data.check_outline import check_outline
 from poise.data.formats import Outline
-from poise.data.outlines import SkeletonOutline, built_in, outline_beside
+from poise.data.outlines import outline_beside
 from poise.data.problems import Findings, Size
 from poise.data.yolo import Split, YoloConfig, label_lines, label_path, label_values, read_yolo_config, yolo_pictures
 
@@ -27,7 +28,7 @@ def check(path: Path, images: Path | None, outline: Outline | None, findings: Fi
     except (ValueError, OSError) as error:
         findings.refusal("format", path, error)
         return
-    _check_outline(outline, config, findings)
+    _check_skeleton(outline, config, findings)
     parts = _parts(config, images, findings)
     pictures = list(dict.fromkeys(p for part in parts.values() for p in part))
     for done, picture in enumerate(pictures, 1):
@@ -39,16 +40,11 @@ def check(path: Path, images: Path | None, outline: Outline | None, findings: Fi
     _check_orphans(pictures, findings)
 
 
-def _check_outline(outline: Outline, config: YoloConfig, findings: Findings) -> None:
+def _check_skeleton(outline: Outline, config: YoloConfig, findings: Findings) -> None:
     if len(outline.keypoints) != config.keypoints:
         message = f"kpt_shape says {config.keypoints} keypoints, expected the {len(outline.keypoints)} of its skeleton"
         findings.error("keypoint-count", config.path, "kpt_shape", message)
-    if not outline.flip_pairs:
-        message = "no pair of keypoints changes sides in a mirror, expected flip_idx"
-        findings.warning("flip-pairs-missing", config.path, "", message)
-    if isinstance(outline, SkeletonOutline) and outline.sigmas is None and built_in(outline.keypoints) is None:
-        message = f"no sigmas, expected {config.keypoints} numbers in a skeleton.yaml; they get estimated"
-        findings.warning("sigmas-missing", config.path, "", message)
+    check_outline(outline, findings)
 
 
 def _parts(config: YoloConfig, images: Path | None, findings: Findings) -> dict[str, list[Path]]:

@@ -15,7 +15,7 @@ from PIL import features
 
 from poise.data.coco_rules import extent, people_category
 from poise.data.images import image_size
-from poise.data.json_files import load_json, numbers, require_pictures
+from poise.data.json_files import load_json, numbers, require_pictures, stem
 from poise.data.outlines import SkeletonOutline, category_outline, outline_beside
 from poise.data.records import PoseDataset, Record
 from poise.skeletons import Skeleton
@@ -68,7 +68,7 @@ def read_coco(
             f"{annotations}: its category has {len(category['keypoints'])} keypoints, skeleton {skeleton.name!r} "
             f"has {len(skeleton.keypoints)}"
         )
-    entries = _images_by_id(data["images"], annotations)
+    entries = images_by_id(data["images"], annotations)
     people = _people_by_image(data["annotations"], entries, category.get("id"), annotations)
     if isinstance(skeleton, SkeletonOutline):
         count = len(skeleton.keypoints)
@@ -78,7 +78,7 @@ def read_coco(
     ]
     kept = tuple(r for r in records if r.labelled >= min_keypoints)
     require_pictures([r.path for r in kept], images)
-    return PoseDataset(name or annotations.stem, skeleton, kept)
+    return PoseDataset(name or stem(annotations), skeleton, kept)
 
 
 def read_folder(images: str | Path, skeleton: Skeleton, name: str | None = None) -> PoseDataset:
@@ -104,9 +104,9 @@ def visible(paths: Iterable[Path]) -> Iterator[Path]:
 def read_skeleton(category: Entry, where: str | Path) -> Skeleton:
     """The skeleton of a COCO category.
 
-    A built-in skeleton is taken if the keypoint names are equal. Else the category must hold ``sigmas`` (K numbers);
-    ``skeleton`` (1-based edges) and ``flip_pairs`` (0-based) are optional; without ``flip_pairs`` they are
-    read off the names.
+    A built-in skeleton is taken if the keypoint names are equal; if the category holds other ``sigmas`` (K numbers),
+    with these. Else it must hold ``sigmas``; ``skeleton`` (1-based edges) and ``flip_pairs`` (0-based) are optional;
+    without ``flip_pairs`` they are read off the names.
 
     Raises:
         ValueError: fields are missing or do not fit.
@@ -138,7 +138,12 @@ def _load(path: Path) -> dict[str, Any]:
     return data
 
 
-def _images_by_id(entries: Iterable[Entry], path: Path) -> dict[Any, Entry]:
+def images_by_id(entries: Iterable[Entry], path: str | Path) -> dict[Any, Entry]:
+    """The images that a COCO file lists, by their ids.
+
+    Raises:
+        ValueError: an entry lacks id, name or size, or an id is given twice; it begins with ``path``.
+    """
     found: dict[Any, Entry] = {}
     for entry in entries:
         key = entry.get("id")

@@ -31,6 +31,17 @@ class SourceConfig(Settings):
     """Pictures with fewer labelled keypoints are left out."""
     unlabelled: Literal["ignore", "background"] = "ignore"
     """People without labelled keypoints become ignore regions, or background as in the papers' codes."""
+    split: Literal["train", "val", "test"] | None = None
+    """Part of an MPII file whose people say ``isValidation``; by default everybody in it."""
+
+    @model_validator(mode="after")
+    def _has_parts(self) -> Self:
+        if self.split is not None and self.kind not in ("mpii", "auto"):
+            raise ValueError(
+                f"split = {self.split!r} is for MPII files, not for kind {self.kind!r}; leave it out (of a YOLO data "
+                "set, images names the folder of the part)"
+            )
+        return self
 
 
 class AugmentConfig(Settings):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from poise.data.coco import Unlabelled, read_coco
-from poise.data.json_files import load_json
+from poise.data.json_files import file_start, load_json, stem
 from poise.data.mpii import read_mpii
 from poise.data.outlines import SkeletonOutline, find_skeleton
 from poise.data.records import PoseDataset
@@ -62,6 +62,8 @@ def read_dataset(
     if chosen == "mpii":
         whole = _complete(outline)
         return read_mpii(path, folder, split=split, skeleton=whole, min_keypoints=min_keypoints, name=name)
+    if split is not None:
+        raise ValueError(f"{path} has no part {split!r}: only MPII files and YOLO data sets have parts; ask for none")
     if chosen == "crowdpose":
         outline = outline or CROWDPOSE14
     return read_coco(path, folder, skeleton=outline, unlabelled=unlabelled, min_keypoints=min_keypoints, name=name)
@@ -70,19 +72,17 @@ def read_dataset(
 def recognise(path: str | Path) -> Kind:
     """The format of a data set: a folder or YAML file is YOLO, a JSON list MPII, a JSON object COCO.
 
-    CrowdPose files are COCO files with 14 keypoints, which the COCO reader knows by their names.
+    CrowdPose files are COCO files with 14 keypoints, which the COCO reader knows by their names. JSON may be packed
+    with gzip, if its name ends in ``.gz``.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
-        ValueError: it is none of these.
+        ValueError: it is none of these, or damaged.
     """
     path = Path(path)
     if path.is_dir() or path.suffix.lower() in (".yaml", ".yml"):
         return "yolo"
-    if not path.is_file():
-        raise FileNotFoundError(f"annotation file {path} does not exist")
-    with path.open("rb") as file:
-        start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    start = file_start(path, 4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     if start == b"[":
         return "mpii"
     if start == b"{":
@@ -113,7 +113,8 @@ def find_images(annotations: Path, names: Sequence[str] | None = None) -> Path:
     """
     first = (_first_names(load_json(annotations)) if names is None else list(names))[:1]
     above = annotations.parent.parent
-    stems = [annotations.stem, *(annotations.stem.removeprefix(p) for p in _PREFIXES)]
+    own = stem(annotations)
+    stems = [own, *(own.removeprefix(p) for p in _PREFIXES)]
     here = [annotations.parent, annotations.parent / "images"]
     tried = list(dict.fromkeys([*here, *(above / s for s in stems), above / "images", above]))
     for folder in tried:

@@ -13,6 +13,8 @@ from typing import Any
 
 MAX_FILE_BYTES = 2_000_000_000
 """Largest annotation file that is read."""
+PACKED = ".gz"
+"""Suffix of files that are packed with gzip."""
 
 
 def load_json(path: Path, what: str = "annotation file") -> Any:
@@ -26,22 +28,36 @@ def load_json(path: Path, what: str = "annotation file") -> Any:
         raise FileNotFoundError(f"{what} {path} does not exist")
     if path.stat().st_size > MAX_FILE_BYTES:
         raise ValueError(f"{what} {path} has {path.stat().st_size:,} bytes, more than the limit of {MAX_FILE_BYTES:,}")
-    content = _unpacked(path, what) if path.suffix == ".gz" else path.read_bytes()
+    content = _unpacked(path, what, MAX_FILE_BYTES + 1) if path.suffix == PACKED else path.read_bytes()
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"{what} {path} has more than the limit of {MAX_FILE_BYTES:,} bytes when unpacked")
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{what} {path} is not valid JSON: {' '.join(str(error).split())}") from None
 
 
-def _unpacked(path: Path, what: str) -> bytes:
+def file_start(path: Path, count: int, what: str = "annotation file") -> bytes:
+    """The first ``count`` bytes of a file, or fewer if it is shorter; unpacked and with errors as `load_json`."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{what} {path} does not exist")
+    if path.suffix == PACKED:
+        return _unpacked(path, what, count)
+    with path.open("rb") as file:
+        return file.read(count)
+
+
+def stem(path: Path) -> str:
+    """The name of an annotation file without its suffix, and without ``.gz``."""
+    return Path(path.stem).stem if path.suffix == PACKED else path.stem
+
+
+def _unpacked(path: Path, what: str, count: int) -> bytes:
     try:
         with gzip.open(path) as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+            return file.read(count)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{what} {path} is no gzip file, or is damaged: {' '.join(str(error).split())}") from None
-    if len(content) > MAX_FILE_BYTES:
-        raise ValueError(f"{what} {path} has more than the limit of {MAX_FILE_BYTES:,} bytes when unpacked")
-    return content
 
 
 def numbers(values: Any, what: str, count: int, where: str) -> list[float]:

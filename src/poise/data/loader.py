@@ -22,7 +22,7 @@ from poise.data.coco import read_folder
 from poise.data.compose import compose
 from poise.data.config import DataConfig, SourceConfig
 from poise.data.crop_people import PersonCrops
-from poise.data.formats import read_dataset
+from poise.data.formats import AUTO, read_dataset, recognise
 from poise.data.material import ImageCache, Material, Source
 from poise.data.paper import resize_flip_crop
 from poise.data.paper_smpr import resize_flip_clip
@@ -337,12 +337,15 @@ def build_train_loader(
 
 
 def read_source(config: SourceConfig, skeleton: Skeleton | None = None) -> PoseDataset:
-    """The data set that a `SourceConfig` names; errors as `read_dataset`."""
+    """The data set that a `SourceConfig` names; errors as `read_dataset`, or ``split`` is not for its format."""
+    if config.split is not None and config.kind == AUTO and recognise(config.annotations) != "mpii":
+        raise ValueError(f"{config.annotations} is no MPII file, which split = {config.split!r} is for; leave it out")
     return read_dataset(
         config.annotations,
         config.images,
         config.kind,
         skeleton,
+        split=config.split,
         unlabelled=config.unlabelled,
         min_keypoints=config.min_keypoints,
         name=config.name or None,

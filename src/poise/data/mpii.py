@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from poise.data.coco import AREA_OF_BOX
 from poise.data.images import image_size
-from poise.data.json_files import load_json, numbers, require_pictures
+from poise.data.json_files import load_json, numbers, require_pictures, stem
 from poise.data.records import PoseDataset, Record
 from poise.data.yolo import Split
 from poise.skeletons import MPII16, Skeleton
@@ -136,7 +136,7 @@ def read_mpii(
     kept = {key: who for key, who in people.items() if counts[key] >= min_keypoints}
     require_pictures([images / key for key in kept], images)
     records = tuple(_record(images / key, key, who) for key, who in kept.items())
-    return PoseDataset(name or annotations.stem, skeleton, records)
+    return PoseDataset(name or stem(annotations), skeleton, records)
 
 
 def parse_person(entry: Mapping[str, Any], where: str) -> MpiiPerson:

@@ -1,7 +1,8 @@
 """Writing a data set in MPII's JSON form, one entry a person.
 
 What the form cannot say is lost, and told: areas, whether a joint is visible or occluded, and pictures without people;
-boxes become the squares that a centre and a scale describe. Frame: image px.
+boxes become the squares that a centre and a scale describe. Head boxes, which the form could hold, are in no data set
+in memory, and are told to be missing. Frame: image px.
 """
 
 from __future__ import annotations
@@ -74,6 +75,14 @@ def _entry(image: str, points: Sequence[Sequence[float]], box: Sequence[float]) 
 def _tell_losses(dataset: PoseDataset) -> None:
     occluded = sum(int((record.keypoints[..., 2] == 1).sum()) for record in dataset)
     empty = sum(not len(record) and not len(record.ignore) for record in dataset)
+    people = dataset.person_count
+    if people:
+        _LOG.warning(
+            "%d people of %r are written without head boxes, which published PCKh wants; give them to "
+            "poise evaluate with --head-boxes",
+            people,
+            dataset.name,
+        )
     if occluded:
         _LOG.warning("%d occluded joints of %r have no place in MPII's form and became visible", occluded, dataset.name)
     if empty:

@@ -7,21 +7,23 @@ indices from 0) and ``sigmas`` (a list, or a mapping of names to numbers)::
     edges: [[snout, left_ear], [snout, right_ear], [snout, tail]]
     flip_pairs: [[left_ear, right_ear]]
 
-Without ``flip_pairs`` left and right are read off the names. Without ``sigmas`` they are estimated from the data, and
-a warning tells what was taken.
+Without ``flip_pairs`` left and right are read off the names. Without ``sigmas`` they are those of the built-in skeleton
+with the same keypoints, if there is one; else they are estimated from the data, and a warning tells what was taken.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 import yaml
 
+from poise.data.json_files import stem
 from poise.data.sigmas import estimate_sigmas
 from poise.settings import nearest
 from poise.skeletons import SKELETONS, Pair, Skeleton, mirrored_pairs
@@ -30,6 +32,8 @@ _LOG = logging.getLogger(__name__)
 _FIELDS = ("name", "keypoints", "edges", "flip_pairs", "sigmas")
 _ALIASES = {"head": "top_head"}
 """CrowdPose's own file calls the top of the head so."""
+_ROUNDED = 1e-3
+"""Sigmas that differ by a smaller share are the same."""
 
 People = Callable[[], tuple[npt.ArrayLike, npt.ArrayLike]]
 """Gives (keypoints (N, K, 3), areas (N,)) of a data set, for an estimate."""
@@ -53,28 +57,38 @@ class SkeletonOutline:
     def skeleton(self, people: People | None = None) -> Skeleton:
         """The skeleton; missing sigmas are estimated from ``people``, with a warning.
 
-        A built-in skeleton is taken if the keypoint names are equal.
+        A built-in skeleton is taken if the keypoint names are equal; if other sigmas are given, with these, under the
+        name that is given.
 
         Raises:
             ValueError: something does not fit, or sigmas are missing and there is nobody to estimate them from.
         """
         known = built_in(self.keypoints)
-        if known is not None:
+        if known is not None and (self.sigmas is None or _alike(self.sigmas, known.sigmas)):
             return known
         if self.sigmas is not None:
-            return self._with(self.sigmas)
+            return self._with(self.sigmas, known)
         if people is None:
             raise ValueError(
                 f"{self.where}: {self.name!r} has {len(self.keypoints)} keypoints that are no built-in "
                 f'skeleton\'s; add "sigmas": [{len(self.keypoints)} numbers] beside them'
             )
-        self._with((1.0,) * len(self.keypoints))
+        self.check()
         estimate = estimate_sigmas(self.keypoints, *people(), self.flip_pairs)
         _LOG.warning("%s: %r has no OKS sigmas; estimated: %s", self.where, self.name, estimate)
         return self._with(estimate.sigmas)
 
-    def _with(self, sigmas: tuple[float, ...]) -> Skeleton:
+    def check(self) -> None:
+        """``ValueError`` if `skeleton` would refuse this, whoever there is to estimate sigmas from."""
+        known = built_in(self.keypoints)
+        if known is None or self.sigmas is not None:
+            self._with((1.0,) * len(self.keypoints) if self.sigmas is None else self.sigmas, known)
+
+    def _with(self, sigmas: tuple[float, ...], known: Skeleton | None = None) -> Skeleton:
+        """With these sigmas; of a built-in skeleton all but name and sigmas."""
         try:
+            if known is not None:
+                return replace(known, name=self.name, sigmas=sigmas)
             return Skeleton(self.name, self.keypoints, self.edges, self.flip_pairs, sigmas)
         except ValueError as error:
             raise ValueError(f"{self.where}: {error}") from None
@@ -86,6 +100,15 @@ def built_in(names: Sequence[str]) -> Skeleton | None:
         if known.keypoints == tuple(names) or known.keypoints == tuple(_ALIASES.get(n, n) for n in names):
             return known
     return None
+
+
+def _alike(sigmas: Sequence[float], others: Sequence[float]) -> bool:
+    """Whether they are the same numbers, but for rounding."""
+    return len(sigmas) == len(others) and all(map(_same, sigmas, others))
+
+
+def _same(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=_ROUNDED)
 
 
 def category_outline(category: Mapping[str, Any], where: str | Path) -> SkeletonOutline:
@@ -105,7 +128,7 @@ def category_outline(category: Mapping[str, Any], where: str | Path) -> Skeleton
             flip_pairs=tuple((int(a), int(b)) for a, b in category["flip_pairs"])
             if "flip_pairs" in category
             else mirrored_pairs(names),
-            sigmas=tuple(float(s) for s in category["sigmas"]) if "sigmas" in category else None,
+            sigmas=None if category.get("sigmas") is None else tuple(float(s) for s in category["sigmas"]),
         )
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: category {label!r}: {error}") from None
@@ -145,7 +168,7 @@ def read_outline(path: str | Path) -> SkeletonOutline:
 
 def outline_beside(annotations: Path) -> SkeletonOutline | None:
     """The outline in ``NAME.skeleton.yaml``, else ``skeleton.yaml``, in the folder of an annotation file."""
-    for name in (f"{annotations.stem}.skeleton.yaml", "skeleton.yaml"):
+    for name in (f"{stem(annotations)}.skeleton.yaml", "skeleton.yaml"):
         path = annotations.parent / name
         if path.is_file():
             return read_outline(path)

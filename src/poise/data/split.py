@@ -13,7 +13,7 @@ import yaml
 
 from poise.data.coco_rules import people_category
 from poise.data.formats import AUTO, known_kind, read_dataset, recognise
-from poise.data.json_files import load_json
+from poise.data.json_files import load_json, stem
 from poise.data.outlines import category_outline
 from poise.data.writers import coco_document
 from poise.files import write_text
@@ -67,7 +67,7 @@ def split_dataset(
     keys = [image["id"] for image in document["images"]]
     crowds = [sum(len(r) > limit for limit in GROUPS) for r in dataset] if by_people else [0] * len(keys)
     home = dict(zip(keys, deal(crowds, shares, seed), strict=True))
-    files = {name: out / f"{path.stem}_{name}.json" for name in shares}
+    files = {name: out / f"{stem(path)}_{name}.json" for name in shares}
     outlines = [] if _told(document, path) == dataset.skeleton else [_outline_of(file) for file in files.values()]
     for file in (*files.values(), *outlines):
         if file.exists():

@@ -266,7 +266,10 @@ def _box(values: Sequence[float], size: tuple[int, int], where: str) -> list[flo
 
 
 def _image_id(picture: Path, root: Path) -> str:
-    return picture.relative_to(root).as_posix() if picture.is_relative_to(root) else str(picture)
+    if not picture.is_relative_to(root):  # one of them may be written another way
+        whole, base = picture.parent.resolve() / picture.name, root.resolve()
+        return whole.relative_to(base).as_posix() if whole.is_relative_to(base) else str(picture)
+    return picture.relative_to(root).as_posix()
 
 
 def _people(records: Sequence[Record], count: int) -> tuple[FloatArray, FloatArray]:

@@ -104,7 +104,7 @@ def intervals(evaluation: Evaluation, samples: int = SAMPLES, seed: int = 0) -> 
         ValueError: fewer than two samples are asked for.
     """
     drawn = resampled_numbers(evaluation, draw_pictures(len(evaluation.truth.image_ids), samples, seed))
-    return {name: _interval(evaluation.numbers[name], values) for name, values in drawn.items()}
+    return {name: interval_of(evaluation.numbers[name], values) for name, values in drawn.items()}
 
 
 def compare(
@@ -123,14 +123,12 @@ def compare(
     Raises:
         ValueError: the pictures differ, or fewer than two samples are asked for.
     """
+    require_same_pictures(evaluations)
     first = evaluations[0]
-    for other in evaluations[1:]:
-        if other.truth.image_ids != first.truth.image_ids:
-            raise ValueError(f"{first.name} and {other.name} were not evaluated on the same pictures")
     weights = draw_pictures(len(first.truth.image_ids), samples, seed)
     drawn = [resampled_numbers(evaluation, weights) for evaluation in evaluations]
     alone = [
-        {name: _interval(e.numbers[name], values) for name, values in table.items()}
+        {name: interval_of(e.numbers[name], values) for name, values in table.items()}
         for e, table in zip(evaluations, drawn, strict=True)
     ]
     differences = [
@@ -140,14 +138,23 @@ def compare(
     return alone, differences
 
 
-def _interval(value: float, values: Floats) -> Interval:
+def require_same_pictures(evaluations: Sequence[Evaluation]) -> None:
+    """``ValueError`` if evaluations are of different pictures."""
+    first = evaluations[0]
+    for other in evaluations[1:]:
+        if other.truth.image_ids != first.truth.image_ids:
+            raise ValueError(f"{first.name} and {other.name} were not evaluated on the same pictures")
+
+
+def interval_of(value: float, values: Floats) -> Interval:
+    """The interval of a number: its value, and the ends of the range of its values (B,) in the samples."""
     tail = 50 * (1 - LEVEL)
     low, high = np.percentile(values, [tail, 100 - tail]).tolist()
     return Interval(value, low, high)
 
 
 def _difference(value: float, values: Floats) -> Difference:
-    return Difference(_interval(value, values), float((values > 0).mean() + 0.5 * (values == 0).mean()))
+    return Difference(interval_of(value, values), float((values > 0).mean() + 0.5 * (values == 0).mean()))
 
 
 def _resampled(evaluation: Evaluation, weights: Weights) -> dict[str, Floats]:

@@ -5,14 +5,15 @@ Letters: K keypoints.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Any
 
+from poise.data.coco_rules import people_category
 from poise.data.json_files import load_json
 from poise.evaluate.evaluation import CROWD_LIMITS, Evaluation, evaluate_entries, truth_skeleton
-from poise.evaluate.tables import BODY_SHARE_OF_BOX, person_category, read_truth
+from poise.evaluate.tables import BODY_SHARE_OF_BOX, person_category, picture_id, read_truth, require_entries
 from poise.skeletons import Skeleton
 
 __all__ = [
@@ -97,25 +98,47 @@ def read_results(path: str | Path, truth: Mapping[str, Any]) -> list[dict[str, A
     Args:
         path: a list of results; or an object with ``images`` and ``annotations``, as ``poise predict`` writes, whose
             pictures are found in the truth by their file names, folders of which count where several are called alike.
+            If it lists ``categories``, that of its people becomes that of the truth's.
         truth: content of the annotation file that the results are of.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is something else, or its pictures are not those of the truth, one by one.
+        ValueError: it is something else, its pictures are not those of the truth, one by one, or it cannot be told
+            which of its categories are people.
     """
     where = f"results file {path}"
     data = load_json(Path(path), "results file")
     entries: Any = data.get("annotations") if isinstance(data, dict) else data
     if not isinstance(entries, list):
         raise ValueError(f"{where} holds neither a list of COCO results nor an object with images and annotations")
+    require_entries(entries)
     results: list[dict[str, Any]] = entries
-    if isinstance(data, list) or not isinstance(data.get("images"), list):
+    if isinstance(data, list):
+        return results
+    categories = _categories(data.get("categories"), truth, where)
+    if categories:
+        results = [_translated(entry, "category_id", categories) for entry in results]
+    if not isinstance(data.get("images"), list):
         return results
     ids = _ids_by_file(data["images"], truth, where)
-    return [{**entry, "image_id": ids.get(entry.get("image_id"), entry.get("image_id"))} for entry in results]
+    return [_translated(entry, "image_id", ids) for entry in results]
 
 
-def _ids_by_file(images: Sequence[Mapping[str, Any]], truth: Mapping[str, Any], where: str) -> dict[Any, Any]:
+def _translated(entry: dict[str, Any], field: str, known: Mapping[Any, Any]) -> dict[str, Any]:
+    """The entry with another value in a field, where one is known for what it has there."""
+    value = entry.get(field)
+    return {**entry, field: known[value]} if isinstance(value, Hashable) and value in known else entry
+
+
+def _categories(listed: Any, truth: Mapping[str, Any], where: str) -> dict[Any, Any]:
+    """From the category of people in a file to that of the truth; what has the latter's id there gets the former."""
+    own, people = people_category(listed, where).get("id"), person_category(truth)
+    if people is None or not isinstance(own, int | str) or own == people:
+        return {}
+    return {own: people, people: own}
+
+
+def _ids_by_file(images: Sequence[Any], truth: Mapping[str, Any], where: str) -> dict[Any, Any]:
     """From the ids of pictures in a file to the ids of the pictures of the same name in the truth."""
     known: dict[str, list[tuple[_Parts, Any]]] = {}
     for image in truth["images"]:
@@ -124,7 +147,7 @@ def _ids_by_file(images: Sequence[Mapping[str, Any]], truth: Mapping[str, Any], 
     ids: dict[Any, Any] = {}
     taken: dict[Any, Any] = {}
     for image in images:
-        name = image.get("file_name")
+        number, name = picture_id(image, where), image.get("file_name")
         found = _alike(_parts(image), known.get(_parts(image)[-1], []))
         if len(found) != 1:
             problem = "could be several of the annotations" if found else "the annotations do not list"
@@ -134,7 +157,9 @@ def _ids_by_file(images: Sequence[Mapping[str, Any]], truth: Mapping[str, Any], 
                 f"{where} has pictures {taken[found[0]]!r} and {name!r}, but the annotations list one such picture"
             )
         taken[found[0]] = name
-        ids[image.get("id")] = found[0]
+        if number in ids:
+            raise ValueError(f"{where} gives picture id {number!r} twice")
+        ids[number] = found[0]
     return ids
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from poise.data.records import PoseDataset
 from poise.data.samples import record_image
 from poise.data.writers import coco_document
+from poise.data.yolo import Split
 from poise.evaluate.coco import evaluate_keypoints
-from poise.evaluate.mpii import Formula, evaluate_mpii
+from poise.evaluate.mpii import Formula, Matched, matched_people, pckh
 from poise.predict.boxes import Boxes, PersonBoxes
 from poise.predict.exported import ExportedPredictor
 from poise.predict.predictor import Predictor
@@ -90,6 +91,7 @@ def score_mpii(
     *,
     head_boxes: str | Path | None = None,
     formula: Formula = "official",
+    split: Split | None = None,
 ) -> dict[str, float]:
     """`poise.evaluate.mpii.METRICS` of results as `predict_dataset` gives them.
 
@@ -97,14 +99,29 @@ def score_mpii(
         annotations: MPII file.
         dataset: what was read from it.
         results: of its pictures.
-        head_boxes: as `evaluate_mpii`; by default ``gt_valid.mat`` beside the annotations, where public copies have it.
+        head_boxes: as `evaluate_mpii`; by default ``gt_valid.mat`` beside the annotations, where public copies have it,
+            but not for the part ``train``, whose people are others.
         formula: as `evaluate_mpii`.
+        split: part of the file that the data set is, as `evaluate_mpii`.
 
     Raises:
         FileNotFoundError: a file is missing.
         ValueError: something does not fit.
     """
+    return pckh(*matched_mpii(annotations, dataset, results, head_boxes=head_boxes, split=split), formula)
+
+
+def matched_mpii(
+    annotations: str | Path,
+    dataset: PoseDataset,
+    results: Sequence[dict[str, Any]],
+    *,
+    head_boxes: str | Path | None = None,
+    split: Split | None = None,
+) -> Matched:
+    """The people of an MPII file and the poses they were given; arguments and errors as `score_mpii`."""
     beside = Path(annotations).with_name(HEAD_BOXES)
-    heads = head_boxes if head_boxes is not None else beside if beside.is_file() else None
+    if head_boxes is None and split != "train" and beside.is_file():
+        head_boxes = beside
     sizes = {str(record.image_id): record.size for record in dataset}
-    return evaluate_mpii(annotations, results, head_boxes=heads, formula=formula, sizes=sizes)
+    return matched_people(annotations, results, head_boxes=head_boxes, sizes=sizes, split=split)

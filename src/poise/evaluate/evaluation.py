@@ -105,17 +105,9 @@ def truth_skeleton(data: Entry, path: Path | None = None, outline: SkeletonOutli
     Raises:
         ValueError: the keypoints are not named, or sigmas are missing and nobody is there to estimate them from.
     """
-    from poise.data.coco_rules import people_category
-    from poise.data.outlines import category_outline, outline_beside
-
-    where = "annotations" if path is None else str(path)
-    if outline is None and path is not None:
-        outline = outline_beside(path)
+    outline = outline or _outline_of(data, path)
     if outline is None:
-        category = people_category(data.get("categories"), where)
-        if not category.get("keypoints"):
-            raise ValueError(f"{where} names no keypoints; say which skeleton it is (--skeleton)")
-        outline = category_outline(category, where)
+        raise ValueError(f"{_name_of(path)} names no keypoints; say which skeleton it is (--skeleton)")
     stand_in = Skeleton("stand-in", outline.keypoints, (), (), (1.0,) * len(outline.keypoints))
 
     def people() -> tuple[Floats, Floats]:
@@ -123,3 +115,32 @@ def truth_skeleton(data: Entry, path: Path | None = None, outline: SkeletonOutli
         return table.keypoints[~table.ignored], table.areas[~table.ignored]
 
     return outline.skeleton(people)
+
+
+def given_skeleton(data: Entry, path: Path | None = None) -> Skeleton | None:
+    """The skeleton that an annotation file, or a YAML file beside it, gives sigmas for; None if it gives none.
+
+    Poses of a model, too, are measured with it, not with the model's own sigmas: they score as they do in a file.
+
+    Raises:
+        ValueError: the sigmas do not fit the keypoints.
+    """
+    outline = _outline_of(data, path)
+    return None if outline is None or outline.sigmas is None else outline.skeleton()
+
+
+def _outline_of(data: Entry, path: Path | None) -> SkeletonOutline | None:
+    """What the YAML file beside an annotation file, or else its category of people, says; None if neither does."""
+    from poise.data.coco_rules import people_category
+    from poise.data.outlines import category_outline, outline_beside
+
+    outline = None if path is None else outline_beside(path)
+    if outline is not None:
+        return outline
+    where = _name_of(path)
+    category = people_category(data.get("categories"), where)
+    return category_outline(category, where) if category.get("keypoints") else None
+
+
+def _name_of(path: Path | None) -> str:
+    return "annotations" if path is None else str(path)

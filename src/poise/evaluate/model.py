@@ -17,6 +17,7 @@ from poise.data.records import PoseDataset, Record
 from poise.data.samples import record_image
 from poise.evaluate.coco import evaluate_keypoints, person_category, read_truth
 from poise.evaluate.dataset import AnyPredictor
+from poise.evaluate.evaluation import given_skeleton
 from poise.evaluate.tables import truth_table
 from poise.geometry.oks import oks
 from poise.models.base import PoseModel
@@ -46,6 +47,8 @@ def evaluate_model(
 ) -> dict[str, float]:
     """COCO keypoint metrics of a model; see `poise.evaluate.coco.METRICS`.
 
+    OKS sigmas are those that the annotations give (see `given_skeleton`), else the model's.
+
     Args:
         model: a predictor, or a model, which is not changed; one that looks at one person at a time is given the
             annotated boxes, with score 1.
@@ -67,7 +70,8 @@ def evaluate_model(
         predictor, annotations, images, batch=batch, scales=scales, flip=flip, truth_scores=truth_scores,
         progress=progress,
     )  # fmt: skip
-    return evaluate_keypoints(annotations, results, predictor.skeleton)
+    data = read_truth(annotations)
+    return evaluate_keypoints(data, results, given_skeleton(data, Path(annotations)) or predictor.skeleton)
 
 
 def _predictor(model: AnyPredictor | PoseModel, annotations: str | Path, device: str | torch.device) -> AnyPredictor:
@@ -96,12 +100,13 @@ def predict_annotated(
     data = read_truth(annotations)
     dataset = _dataset(data, predictor.skeleton, annotations, images)
     category = category_of_results(data)
+    sigmas = (given_skeleton(data, Path(annotations)) or predictor.skeleton).sigmas
     people = getattr(predictor, "people", None)
     if isinstance(people, Boxes):
         people.require([record.image_id for record in dataset])
 
     def rescore(number: int, poses: Poses) -> Poses:
-        return scored_by_truth(poses, dataset[number])
+        return scored_by_truth(poses, dataset[number], sigmas)
 
     found = predictor.predict_iter(
         _pictures(dataset), min_score=0.0, batch=batch, scales=scales, flip=flip,
@@ -119,7 +124,7 @@ def require_annotated(model: PoseModel, annotations: str | Path, images: str | P
     """Raise what `evaluate_model` would raise for the annotation file or the folder, without running the model."""
     data = read_truth(annotations)
     dataset = _dataset(data, model.skeleton, annotations, images)
-    truth_table(data, model.skeleton)
+    truth_table(data, given_skeleton(data, Path(annotations)) or model.skeleton)
     if model.view.kind != "whole":
         read_boxes(annotations).require([record.image_id for record in dataset])
 
@@ -130,14 +135,15 @@ def category_of_results(data: Mapping[str, Any]) -> int:
     return 1 if category is None else category
 
 
-def scored_by_truth(poses: Poses, record: Record) -> Poses:
+def scored_by_truth(poses: Poses, record: Record, sigmas: Sequence[float] | None = None) -> Poses:
     """Poses (image px) whose scores are their largest OKS with the people of the picture (SMPR spec 12).
 
-    Measured so, a model shows how good its poses are, whatever their own scores are worth.
+    Measured so, a model shows how good its poses are, whatever their own scores are worth. ``sigmas`` are by default
+    those of the poses' skeleton.
     """
     if not len(record):
         return replace(poses, scores=np.zeros_like(poses.scores))
-    similarity = oks(poses.keypoints, record.keypoints, record.areas, poses.skeleton.sigmas)
+    similarity = oks(poses.keypoints, record.keypoints, record.areas, sigmas or poses.skeleton.sigmas)
     return replace(poses, scores=similarity.max(axis=1))
 
 

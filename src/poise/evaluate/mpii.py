@@ -11,12 +11,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from poise.data.mpii import MpiiPerson, read_head_boxes, read_mpii_people
+from poise.data.yolo import Split
 from poise.skeletons import MPII16
 
 Formula = Literal["official", "mmpose"]
@@ -44,6 +45,19 @@ NEARNESS = 0.25
 """How far from the given place a pose may well be, relative to the side of the person's square."""
 
 _LOG = logging.getLogger(__name__)
+
+
+class Matched(NamedTuple):
+    """N annotated people and the poses that they were given: the arguments of `pckh` and `joint_rates`."""
+
+    predicted: FloatArray64
+    """(N, 16, 2) as `match_poses` gives them."""
+    truth: FloatArray64
+    """(N, 16, 2)"""
+    labelled: npt.NDArray[np.bool_]
+    """(N, 16)"""
+    head_sizes: FloatArray64
+    """(N,)"""
 
 
 def pckh(
@@ -96,6 +110,7 @@ def evaluate_mpii(
     head_boxes: str | Path | None = None,
     formula: Formula = "official",
     sizes: Mapping[str, tuple[int, int]] | None = None,
+    split: Split | None = None,
 ) -> dict[str, float]:
     """PCKh of poses on an MPII file.
 
@@ -109,19 +124,42 @@ def evaluate_mpii(
         head_boxes: file of head boxes (see `read_head_boxes`), if the annotations have none.
         formula: as `pckh`.
         sizes: as `match_poses`.
+        split: part of the file, as `read_mpii_people`; people who are given already are of the part that is wanted.
 
     Returns:
         As `pckh`.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: annotations, results and head boxes do not fit each other.
+        ValueError: annotations, results and head boxes do not fit each other, or the file has no such part.
     """
-    people = read_mpii_people(annotations) if isinstance(annotations, str | Path) else tuple(annotations)
+    return pckh(*matched_people(annotations, results, head_boxes=head_boxes, sizes=sizes, split=split), formula)
+
+
+def matched_people(
+    annotations: str | Path | Sequence[MpiiPerson],
+    results: Sequence[Mapping[str, Any]],
+    *,
+    head_boxes: str | Path | None = None,
+    sizes: Mapping[str, tuple[int, int]] | None = None,
+    split: Split | None = None,
+) -> Matched:
+    """The people of an MPII file and their poses; arguments and errors as `evaluate_mpii`."""
+    people = read_mpii_people(annotations, split) if isinstance(annotations, str | Path) else tuple(annotations)
     predicted = match_poses(people, results, sizes)
     truth = np.array([p.keypoints for p in people]).reshape(-1, len(MPII16), 3)
     heads = head_sizes(people, None if head_boxes is None else read_head_boxes(head_boxes))
-    return pckh(predicted, truth[..., :2], truth[..., 2] > 0, heads, formula)
+    return Matched(predicted, truth[..., :2], truth[..., 2] > 0, heads)
+
+
+def joint_table(matched: Matched, formula: Formula = "official") -> list[dict[str, Any]]:
+    """Every joint: ``name``, how often it is ``labelled``, its ``PCKh`` at `LIMIT` and ``PCKh@0.1``, 0..1."""
+    counts = matched.labelled.sum(0).tolist()
+    rates = {"PCKh": joint_rates(*matched, LIMIT, formula), "PCKh@0.1": joint_rates(*matched, 0.1, formula)}
+    return [
+        {"name": name, "labelled": counts[k]} | {key: float(values[k]) for key, values in rates.items()}
+        for k, name in enumerate(MPII16.keypoints)
+    ]
 
 
 def head_sizes(people: Sequence[MpiiPerson], boxes: npt.ArrayLike | None = None) -> FloatArray64:

@@ -17,10 +17,11 @@ from PIL import Image
 from poise.data.images import ImageError, read_image
 from poise.evaluate import plots
 from poise.evaluate.analysis import STEPS, Analysis, Kind, analyse
-from poise.evaluate.bootstrap import LEVEL, Difference, Interval, compare
+from poise.evaluate.bootstrap import LEVEL, Difference, Interval, compare, require_same_pictures
 from poise.evaluate.breakdown import PCK, PROPERTIES, calibration, group_scores, keypoint_scores, operating_point
 from poise.evaluate.evaluation import Evaluation
 from poise.evaluate.examples import Example, draw_example, worst_cases
+from poise.evaluate.pck import box_pck
 from poise.files import write_text
 from poise.types import ImageArray
 
@@ -72,6 +73,7 @@ def write_report(
     samples: int = 1000,
     seed: int = 0,
     examples: int = 6,
+    notes: Sequence[str] = (),
 ) -> Path:
     """Write a report.
 
@@ -80,42 +82,51 @@ def write_report(
         evaluations: at least one; several are of the same pictures, and compared with the first.
         images: folder of the pictures; without it, or where a picture cannot be read, examples are drawn on grey.
         title: of the page.
-        samples: resampled sets of pictures, for intervals.
+        samples: resampled sets of pictures, for intervals; 0 for none.
         seed: of the samples.
         examples: pictures of each kind of error; 0 for none.
+        notes: lines for the head, for example how each was measured.
 
     Returns:
         The HTML file.
 
     Raises:
-        ValueError: the evaluations are of different pictures, or fewer than two samples are asked for.
+        ValueError: the evaluations are of different pictures, or one sample is asked for, which gives no interval.
         OSError: the folder cannot be written to.
     """
-    alone, differences = compare(evaluations, samples, seed)
-    parts = [_head(title, evaluations), _numbers(evaluations, alone, samples)]
+    require_same_pictures(evaluations)
+    alone, differences = compare(evaluations, samples, seed) if samples else ([], [])
+    parts = [_head(title, evaluations, notes), _numbers(evaluations, alone, samples)]
+    if differences:
+        parts.append(_differences(evaluations, differences))
     if len(evaluations) > 1:
-        parts += [_differences(evaluations, differences), _figures([plots.precision_recall(evaluations)])]
+        parts.append(_figures([plots.precision_recall(evaluations)]))
     for evaluation in evaluations:
-        parts.append(_section(evaluation, None if images is None else Path(images), examples))
+        pck = _pck(evaluation, samples, seed)
+        parts.append(_section(evaluation, pck, None if images is None else Path(images), examples))
     path = Path(folder) / FILE
     write_text(path, f"{''.join(parts)}</body></html>\n")
     return path
 
 
-def _head(title: str, evaluations: Sequence[Evaluation]) -> str:
+def _head(title: str, evaluations: Sequence[Evaluation], notes: Sequence[str]) -> str:
     truth = evaluations[0].truth
+    lines = "<br>".join(map(escape, notes))
     counted = int((~truth.ignored).sum())
     names = ", ".join(evaluation.name for evaluation in evaluations)
     return (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
         f"<h1>{escape(title)}</h1><p>{escape(names)}: {len(truth.image_ids)} pictures, {counted} people with "
-        f"keypoints of skeleton {escape(truth.skeleton.name)}.</p>"
+        f"keypoints of skeleton {escape(truth.skeleton.name)}.</p>{f'<p>{lines}</p>' if notes else ''}"
     )
 
 
 def _numbers(evaluations: Sequence[Evaluation], alone: Sequence[Mapping[str, Interval]], samples: int) -> str:
     names = list(evaluations[0].numbers)
+    if not samples:
+        plain = [[escape(e.name), *(_percent(e.numbers[name]) for name in names)] for e in evaluations]
+        return f"<h2>Numbers</h2><p>Percent.</p>{_table(['', *names], plain)}"
     rows = [
         [escape(evaluation.name), *(_with_range(table[name]) for name in names)]
         for evaluation, table in zip(evaluations, alone, strict=True)
@@ -140,7 +151,7 @@ def _differences(evaluations: Sequence[Evaluation], differences: Sequence[Mappin
     return f"<h2>Differences</h2><p>{escape(note)}</p>{_table(['', *names], rows)}"
 
 
-def _section(evaluation: Evaluation, images: Path | None, examples: int) -> str:
+def _section(evaluation: Evaluation, pck: str, images: Path | None, examples: int) -> str:
     analysis = analyse(evaluation)
     groups = group_scores(evaluation)
     curves = [plots.precision_recall([evaluation]), plots.calibration_plot(calibration(evaluation))]
@@ -158,6 +169,7 @@ def _section(evaluation: Evaluation, images: Path | None, examples: int) -> str:
         "<h3>Keypoints</h3>",
         _figures([plots.keypoint_plot(analysis, keypoints)]),
         _keypoints(evaluation, analysis),
+        pck,
     ]
     if examples:
         parts.append(_examples(evaluation, worst_cases(evaluation, analysis, examples), images))
@@ -216,6 +228,17 @@ def _keypoints(evaluation: Evaluation, analysis: Analysis) -> str:
         "sides of the person's box; people who were not found count as wrong. Then: how often each is good or wrong."
     )
     return f"<p>{note}</p>{_table(header, rows)}"
+
+
+def _pck(evaluation: Evaluation, samples: int, seed: int) -> str:
+    pck = box_pck(evaluation)
+    ranges = pck.intervals(samples, seed) if samples else {}
+    cells = [_with_range(ranges[name]) if samples else _percent(value) for name, value in pck.numbers.items()]
+    note = (
+        f"Of all {pck.people} people, {pck.found} of whom have a pose: each is given the pose whose box fits best, "
+        "however good it is. Labelled keypoints within that many longer sides of the person's box."
+    )
+    return f"<p>{note}</p>{_table(pck.names, [cells], ())}"
 
 
 def _examples(evaluation: Evaluation, cases: Mapping[Kind, Sequence[Example]], images: Path | None) -> str:

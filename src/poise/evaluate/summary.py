@@ -10,10 +10,20 @@ from poise.evaluate.analysis import Analysis, analyse
 from poise.evaluate.bootstrap import Difference, Interval
 from poise.evaluate.breakdown import PCK, calibration, group_scores, keypoint_scores, operating_point
 from poise.evaluate.evaluation import Evaluation
+from poise.evaluate.pck import box_pck
 
 
-def details(evaluation: Evaluation) -> dict[str, Any]:
-    """Losses, groups of people, keypoints, calibration and the best threshold, by these names."""
+def details(evaluation: Evaluation, samples: int = 0, seed: int = 0) -> dict[str, Any]:
+    """Losses, groups of people, keypoints, PCK of everybody, calibration and the best threshold, by these names.
+
+    Args:
+        evaluation: whose.
+        samples: resampled sets of pictures for the intervals of PCK; 0 for none.
+        seed: of the samples.
+
+    Raises:
+        ValueError: one sample is asked for, which gives no interval.
+    """
     best = operating_point(evaluation)
     bins = calibration(evaluation)
     return {
@@ -27,6 +37,7 @@ def details(evaluation: Evaluation) -> dict[str, Any]:
             | {f"PCK{limit:g}": value for limit, value in zip(PCK, k.pck, strict=True)}
             for k in keypoint_scores(evaluation)
         ],
+        "pck": pck_table(evaluation, samples, seed),
         "calibration": {
             "error": _number(bins.error),
             "edges": bins.edges.tolist(),
@@ -38,6 +49,13 @@ def details(evaluation: Evaluation) -> dict[str, Any]:
         if best is None
         else {"score": best.score, "precision": best.precision, "recall": best.recall, "f1": best.f1},
     }
+
+
+def pck_table(evaluation: Evaluation, samples: int = 0, seed: int = 0) -> dict[str, Any]:
+    """PCK of all people, given their poses by their boxes (see `box_pck`); with ``intervals`` if samples are drawn."""
+    pck = box_pck(evaluation)
+    table: dict[str, Any] = {**pck.numbers, "people": pck.people, "found": pck.found}
+    return table | ({"intervals": interval_table(pck.intervals(samples, seed))} if samples else {})
 
 
 def loss_table(analysis: Analysis) -> list[dict[str, Any]]:

@@ -78,6 +78,7 @@ class PoseTable:
         images: (N,) numbers of the pictures, 0..I-1, rising.
         keypoints: (N, K, 3) x, y, score.
         scores: (N,)
+        boxes: (N, 4) x, y, width, height: as in the result, or the extent of the keypoints.
         areas: (N,) square px: of the box, or of the extent of the keypoints (see `pose_table`).
         rows: (N,) positions in the list of results that the table was made from.
     """
@@ -85,6 +86,7 @@ class PoseTable:
     images: Ints
     keypoints: Floats
     scores: Floats
+    boxes: Floats
     areas: Floats
     rows: Ints
 
@@ -102,7 +104,8 @@ class PoseTable:
         """The same poses (or those ``kept``) with other keypoints and scores, in the order of these scores."""
         chosen = np.arange(len(self)) if kept is None else np.flatnonzero(kept)
         order = chosen[np.lexsort((-scores[chosen], self.images[chosen]))]
-        return PoseTable(self.images[order], keypoints[order], scores[order], self.areas[order], self.rows[order])
+        boxes, areas, rows = self.boxes[order], self.areas[order], self.rows[order]
+        return PoseTable(self.images[order], keypoints[order], scores[order], boxes, areas, rows)
 
 
 def read_truth(truth: str | Path | Entry) -> Entry:
@@ -110,7 +113,8 @@ def read_truth(truth: str | Path | Entry) -> Entry:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not JSON, damaged, larger than `load_json` reads, or has no list of images.
+        ValueError: it is not JSON, damaged, larger than `load_json` reads, has no list of images with ids, or has
+            annotations that are no list.
     """
     if isinstance(truth, Mapping):
         data, where = truth, "annotations"
@@ -119,7 +123,25 @@ def read_truth(truth: str | Path | Entry) -> Entry:
         data = load_json(Path(truth))
     if not isinstance(data, Mapping) or not isinstance(data.get("images"), list):
         raise ValueError(f"{where} has no list of images; a COCO keypoint file has images, annotations and categories")
+    if not isinstance(data.get("annotations"), list | tuple | None):
+        raise ValueError(f"{where}: annotations are {data['annotations']!r:.40}; expected a list of objects")
+    for picture in data["images"]:
+        picture_id(picture, where)
     return data
+
+
+def picture_id(picture: Any, where: str) -> int | str:
+    """The id of an entry of ``images``.
+
+    Raises:
+        ValueError: it is no object, or its id neither a number nor a text; the message begins with ``where``.
+    """
+    if not isinstance(picture, Mapping):
+        raise ValueError(f"{where}: picture {picture!r:.40} is no object with an id and a file_name")
+    number = picture.get("id")
+    if not isinstance(number, int | str):
+        raise ValueError(f"{where}: picture id {number!r:.40} must be a number or a text")
+    return number
 
 
 def person_category(data: Entry) -> int | None:
@@ -152,7 +174,7 @@ def truth_table(data: Entry, skeleton: Skeleton) -> TruthTable:
     crowd = np.array([bool(p.get("iscrowd")) for p in people], np.bool_)
     counted = (keypoints[..., 2] > 0).sum(1).tolist()
     labelled = _numbers(_given(people, "num_keypoints", counted), "num_keypoints", names.__getitem__)
-    crowd_index = np.array([picture.get("crowdIndex", np.nan) for picture in pictures], np.float64)
+    crowd_index = _crowd_index(pictures)
     shares = (boxes[:, 3] * boxes[:, 2] * BODY_SHARE_OF_BOX).tolist()
     if np.isnan(crowd_index).all():
         shares = _given(people, "area", shares)
@@ -164,7 +186,7 @@ def truth_table(data: Entry, skeleton: Skeleton) -> TruthTable:
         images=np.array([number_of[p["image_id"]] for p in people], np.int64),
         keypoints=keypoints,
         boxes=boxes,
-        areas=_numbers(shares, "area", names.__getitem__),
+        areas=_not_negative(_numbers(shares, "area", names.__getitem__), names),
         crowd=crowd,
         ignored=crowd | (labelled == 0),
         annotation_ids=tuple(p.get("id", number) for number, p in enumerate(people, 1)),
@@ -191,11 +213,11 @@ def pose_table(results: Sequence[Entry], truth: TruthTable, category: int | None
     images = np.array([_number_of(result, number_of) for result in found], np.int64)
 
     keypoints, scores = result_arrays(found, truth.skeleton)
-    areas = _areas(found, keypoints)
+    boxes, areas = _boxes_and_areas(found, keypoints)
     order = np.lexsort((-scores, images))
     ranks = np.arange(len(order)) - np.searchsorted(images[order], images[order])
     best = order[ranks < MAX_POSES]
-    return PoseTable(images[best], keypoints[best], scores[best], areas[best], rows[best])
+    return PoseTable(images[best], keypoints[best], scores[best], boxes[best], areas[best], rows[best])
 
 
 def result_arrays(results: Sequence[Entry], skeleton: Skeleton) -> tuple[Floats, Floats]:
@@ -204,7 +226,7 @@ def result_arrays(results: Sequence[Entry], skeleton: Skeleton) -> tuple[Floats,
     Raises:
         ValueError: a result does not fit; the message names its picture.
     """
-    _require_entries(results)
+    require_entries(results)
     where = _picture_of(results)
     keypoints = _triples([_field(r, "keypoints", where, i) for i, r in enumerate(results)], skeleton, where)
     return keypoints, _numbers([_field(r, "score", where, i) for i, r in enumerate(results)], "score", where)
@@ -212,12 +234,7 @@ def result_arrays(results: Sequence[Entry], skeleton: Skeleton) -> tuple[Floats,
 
 def _pictures(entries: Sequence[Entry]) -> list[Entry]:
     """In the order of the ids where these can be ordered, else of the file."""
-    ids = []
-    for entry in entries:
-        picture = entry.get("id") if isinstance(entry, Mapping) else None
-        if not isinstance(picture, int | str):
-            raise ValueError(f"picture id {picture!r} must be a number or a text")
-        ids.append(picture)
+    ids = [picture_id(entry, "annotations") for entry in entries]
     if len(set(ids)) != len(ids):
         twice = next(i for i in ids if ids.count(i) > 1)
         raise ValueError(f"picture id {twice!r} is given twice in the annotations")
@@ -229,15 +246,34 @@ def _pictures(entries: Sequence[Entry]) -> list[Entry]:
 def _people(data: Entry, number_of: Mapping[Any, int]) -> tuple[list[Entry], list[str]]:
     """Annotations of people in listed pictures, and what messages call them."""
     category = person_category(data)
+    entries = data.get("annotations") or []
+    for annotation in entries:
+        if not isinstance(annotation, Mapping):
+            raise ValueError(f"annotation {annotation!r:.40} is no object with image_id and keypoints")
     people = [
         annotation
-        for annotation in data.get("annotations") or []
-        if isinstance(annotation, Mapping)
-        and isinstance(annotation.get("image_id"), Hashable)
+        for annotation in entries
+        if isinstance(annotation.get("image_id"), Hashable)
         and annotation.get("image_id") in number_of
         and (category is None or annotation.get("category_id", category) == category)
     ]
     return people, [f"annotation {p.get('id', number)!r}" for number, p in enumerate(people, 1)]
+
+
+def _crowd_index(pictures: Sequence[Entry]) -> Floats:
+    """(I,) NaN where a picture has none."""
+    result = np.full(len(pictures), np.nan)
+    known = [number for number, picture in enumerate(pictures) if picture.get("crowdIndex") is not None]
+    values = [pictures[number]["crowdIndex"] for number in known]
+    result[known] = _numbers(values, "crowdIndex", lambda i: f"picture {pictures[known[i]]['id']!r}")
+    return result
+
+
+def _not_negative(areas: Floats, names: Sequence[str]) -> Floats:
+    if (areas < 0).any():
+        first = int(np.argmax(areas < 0))
+        raise ValueError(f"{names[first]} has area {areas[first]:g}; expected at least 0")
+    return areas
 
 
 def _given(people: Sequence[Entry], field: str, otherwise: Sequence[Any]) -> list[Any]:
@@ -265,7 +301,7 @@ def _extent(points: Floats) -> list[float]:
 
 def _rows(results: Sequence[Entry], category: int | None) -> Ints:
     """Positions of the results that are of people."""
-    _require_entries(results)
+    require_entries(results)
     named = [result.get("category_id") for result in results]
     rows = [row for row, name in enumerate(named) if category is None or name is None or name == category]
     if named and not rows:
@@ -273,7 +309,8 @@ def _rows(results: Sequence[Entry], category: int | None) -> Ints:
     return np.array(rows, np.int64)
 
 
-def _require_entries(results: Sequence[Entry]) -> None:
+def require_entries(results: Sequence[Any]) -> None:
+    """``ValueError`` if a result is no object."""
     for result in results:
         if not isinstance(result, Mapping):
             raise ValueError(f"a result is {str(result)[:40]!r}, not an object with image_id, keypoints and score")
@@ -297,14 +334,14 @@ def _field(result: Entry, name: str, where: Callable[[int], str], position: int)
     return result[name]
 
 
-def _areas(found: Sequence[Entry], keypoints: Floats) -> Floats:
-    extents = np.ptp(keypoints[..., :2], axis=1).prod(1) if len(found) else np.zeros(0)
-    if not found or not found[0].get("bbox"):
-        return extents
+def _boxes_and_areas(found: Sequence[Entry], keypoints: Floats) -> tuple[Floats, Floats]:
+    """Boxes (N, 4) and areas (N,) of results."""
+    low, sides = keypoints[..., :2].min(1), np.ptp(keypoints[..., :2], axis=1)
+    boxes, extents = np.concatenate([low, sides], 1), sides.prod(1)
     where = _picture_of(found)
     boxed = [i for i, result in enumerate(found) if result.get("bbox")]
-    extents[boxed] = _rectangles([found[i]["bbox"] for i in boxed], lambda i: where(boxed[i]))[:, 2:].prod(1)
-    return extents
+    boxes[boxed] = _rectangles([found[i]["bbox"] for i in boxed], lambda i: where(boxed[i]))
+    return boxes, boxes[:, 2:].prod(1) if found and found[0].get("bbox") else extents
 
 
 def _triples(rows: list[Any], skeleton: Skeleton, where: Callable[[int], str]) -> Floats:

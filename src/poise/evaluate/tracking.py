@@ -80,9 +80,9 @@ def tracking_scores(truth: Sequence[Poses], found: Sequence[Poses], min_oks: flo
 
 
 def _ids(poses: Poses) -> IntArray:
-    if poses.ids is None:
+    if poses.ids is None and len(poses):
         raise ValueError("tracking_scores needs poses with ids")
-    return poses.ids
+    return np.zeros(0, np.int64) if poses.ids is None else poses.ids
 
 
 def _oks(truth: Poses, found: Poses) -> npt.NDArray[np.float64]:

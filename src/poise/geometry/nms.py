@@ -125,9 +125,13 @@ def mutual_oks_nms(
     sigmas: Sequence[float],
     rule: Suppression,
     limit: int = 0,
+    counted: npt.NDArray[np.bool_] | None = None,
 ) -> Suppressed:
-    """`soft_nms` with the OKS between two predicted poses (N, K, 2) as similarity; see `mutual_oks`."""
-    alike = mutual_oks(keypoints, areas, sigmas).astype(np.float32)
+    """`soft_nms` with the OKS between two predicted poses (N, K, 2) as similarity; see `mutual_oks`.
+
+    ``counted`` (N, K) says which keypoints OKS is the mean over; None: all.
+    """
+    alike = mutual_oks(keypoints, areas, sigmas, counted).astype(np.float32)
     return soft_nms(scores, lambda taken, others: alike[taken, others], rule, limit)
 
 

@@ -56,8 +56,9 @@ def make_grid(sizes: Sequence[tuple[int, int]], strides: Sequence[int], device: 
 
 
 def precise(x: Tensor) -> Tensor:
-    """``x`` in float32, or as it is if it is float64: what losses and decoding compute in."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    """``x`` in float32, or as it is if it is float64: what coordinates, losses and decoding are computed in."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return x if x.dtype == wide else x.to(wide)  # an exported graph would record the cast that does nothing
 
 
 def flatten_levels(maps: Sequence[Tensor]) -> Tensor:
@@ -138,6 +139,12 @@ def inside_any(points: Tensor, regions: Tensor) -> Tensor:
     if len(regions) == 0:
         return torch.zeros(len(points), dtype=torch.bool, device=points.device)
     return (side_distances(points[:, None], regions[None]).amin(-1) >= 0).any(1)
+
+
+def ignored_cells(persons: Sequence[Persons], size: tuple[int, int], stride: int) -> Tensor:
+    """(B, 1, h, w) bool: locations of one level, of ``size`` (h, w), inside ignore regions."""
+    points = make_grid([size], [stride], persons[0].ignore.device).points
+    return torch.stack([inside_any(points, p.ignore) for p in persons]).reshape(len(persons), 1, *size)
 
 
 def centerness(distances: Tensor) -> Tensor:

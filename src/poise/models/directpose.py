@@ -59,7 +59,7 @@ class HeatmapConfig(Settings):
     background_weight: float = 1.0
     offset: bool = False
     mask_unlabelled: bool = False
-    """Take no heatmap loss where a person's keypoint is not labelled or in ignore regions (partly labelled data)."""
+    """Take no heatmap loss where a person's keypoint is not labelled (partly labelled data)."""
 
 
 class DirectPoseConfig(Settings):
@@ -137,7 +137,7 @@ def _mobilenet_preset() -> DirectPoseConfig:
         backbone="mobilenetv2_100", anti_alias=False, channels=96, group_channels=16, cls_depth=2, keypoint_depth=2,
         size_ranges=((-1.0, 32.0), (32.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 1e8)),
         heatmap=HeatmapConfig(channels=64, norm="gn", mask_unlabelled=True), consensus=True, nms_iou=0.5,
-        view=ViewSpec(long_side=384, short_side=None),
+        snap=0.25, view=ViewSpec(long_side=512, short_side=None),
     )  # fmt: skip
 
 
@@ -240,7 +240,7 @@ class KeypointBranch(nn.Module):
 
     def _predict_level(self, level: int, tower: Tensor, samplers: Sequence[Tensor]) -> Tensor:
         b, _, h, w = tower.shape
-        base = self.locator(tower).reshape(b, len(self.groups), 2, h, w)
+        base = dense.precise(self.locator(tower)).reshape(b, len(self.groups), 2, h, w)
         row = torch.arange(h, device=tower.device, dtype=base.dtype)[:, None]
         column = torch.arange(w, device=tower.device, dtype=base.dtype)
         parts: list[Tensor] = [base] * len(self.groups)
@@ -279,7 +279,7 @@ class KeypointBranch(nn.Module):
         ``tower`` (C, h, w) is the level's tower feature; ``samplers`` maps source levels to (C, h, w) features;
         channels of groups nobody asks for may hold anything.
         """
-        base = conv3x3_at(self.locator, tower, rows, columns).reshape(len(rows), len(self.groups), 2)
+        base = dense.precise(conv3x3_at(self.locator, tower, rows, columns)).reshape(len(rows), len(self.groups), 2)
         parts: list[Tensor] = [base] * len(self.groups)
         for source, groups in self.sources(level).items():
             ratio = self.strides[level] // self.strides[source]

@@ -110,9 +110,11 @@ def _keypoints(config: DirectPoseConfig, predicted: Tensor, target: Positives) -
 
 def _heatmaps(config: HeatmapConfig, maps: Tensor, stride: int, truth: Sequence[Persons]) -> Tensor:
     count, size = maps.shape[1], (maps.shape[-2], maps.shape[-1])
-    known = torch.ones_like(maps)
     if config.mask_unlabelled:
-        known = 1 - heatmap_branch.unlabelled_mask(truth, size, stride, count).to(maps.dtype)
+        unknown = heatmap_branch.unlabelled_mask(truth, size, stride, count)
+    else:
+        unknown = dense.ignored_cells(truth, size, stride)
+    known = 1 - unknown.to(maps.dtype)
     if config.target == "gaussian":
         return _gaussian_loss(config, maps, heatmap_branch.gaussian_target(truth, size, stride, count), known)
     if config.target == "binary":

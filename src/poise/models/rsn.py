@@ -128,6 +128,8 @@ class RSNConfig(Settings):
     oks_nms: Literal["none", "hard", "soft"] = "none"
     oks_threshold: float = Field(default=0.9, gt=0, le=1)
     """Hard: poses that resemble a better one by more are dropped. Soft: scores fall by exp(-OKS^2 / threshold)."""
+    oks_min_score: float | None = None
+    """OKS counts the keypoints whose heights (without `score_offset`) are above it in both poses; None: all."""
     max_poses: int = 20
     """Of soft suppression."""
     view: ViewSpec = Field(default_factory=_coco_view)
@@ -187,7 +189,7 @@ def _small_preset() -> RSNConfig:
         depth=10, trunk="mobilenetv2_100", stem=32, planes=(32, 64, 128, 256), branch_ratio=(32, 64),
         unit_channels=128, output_gain=20, objective="place", unlabelled="ignore", decoding="parabola", blur=3,
         score_offset=0, score_power=2, oks_nms="soft", oks_threshold=0.5, max_poses=100,
-        view=_crop(192, 160, (1.2, 1.2)),
+        view=_crop(256, 192, (1.2, 1.2)),
     )  # fmt: skip
 
 
@@ -367,7 +369,8 @@ class RSN(nn.Module):
     def suppress(self, poses: Poses) -> Poses:
         """The poses of one picture, best first; with ``oks_nms`` without those that resemble better ones (RSN spec 11).
 
-        The area that OKS relates distances to is that of the boxes: the extent of the persons' views, in image px.
+        The area that OKS relates distances to is that of the boxes: the extent of the persons' views, in image px. The
+        scores of keypoints are heights, as predictors give them: without ``score_offset``.
         """
         config = self.config
         if config.oks_nms == "none" or len(poses) == 0:
@@ -378,5 +381,6 @@ class RSN(nn.Module):
             rule = Suppression(method="gaussian", sigma=config.oks_threshold, min_score=LEAST_SCORE)
             limit = config.max_poses
         areas = (poses.boxes[:, 2:] - poses.boxes[:, :2]).prod(1)
-        kept = mutual_oks_nms(poses.keypoints, poses.scores, areas, self.skeleton.sigmas, rule, limit)
+        counted = None if config.oks_min_score is None else poses.keypoint_scores > config.oks_min_score
+        kept = mutual_oks_nms(poses.keypoints, poses.scores, areas, self.skeleton.sigmas, rule, limit, counted)
         return replace(poses[kept.indices], scores=kept.scores)

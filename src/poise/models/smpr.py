@@ -89,10 +89,10 @@ class SMPRConfig(Settings):
     force_best: bool = True
     """The best pose of a person counts as good, whatever its OKS."""
     oks_area: Literal["segment", "box"] = "segment"
-    ignore_regions: bool = False
-    """Take no class loss in ignore regions."""
+    ignore_regions: bool = True
+    """Take no class and heatmap loss in ignore regions."""
     mask_unlabelled: bool = False
-    """Take no heatmap loss where a person's keypoint is not labelled, or in ignore regions (partly labelled data)."""
+    """Take no heatmap loss where a person's keypoint is not labelled, nor in ignore regions (partly labelled data)."""
     pixel_offset: float = 0.0
     """Added to pixel coordinates to get the frame of the locations."""
     # losses

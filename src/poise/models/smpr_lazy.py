@@ -88,7 +88,7 @@ class AlignedMap:
         cells = torch.nonzero(missing.flatten()).squeeze(1)
         if len(cells):
             features = deform_conv2d_at(self._tower, self._weight, self._taps(cells))
-            self._rows.index_copy_(0, cells, F.relu(features))
+            self._rows.index_copy_(0, cells, F.relu(features).to(self._rows.dtype))  # autocast mixes them
             self._known |= missing
         return self._values
 

@@ -149,7 +149,10 @@ def _heatmap(config: SMPRConfig, maps: Tensor, stride: int, truth: Sequence[Pers
     labels = heatmap_branch.single_target(truth, size, stride, heatmap_branch.rounded_cells)
     wanted = (labels[:, None] == torch.arange(1, count + 1, device=maps.device)[:, None, None]).to(maps.dtype)
     loss = losses.sigmoid_focal(maps, wanted)
+    unknown = torch.zeros_like(wanted, dtype=torch.bool)
     if config.mask_unlabelled:
-        known = 1 - heatmap_branch.unlabelled_mask(truth, size, stride, count).to(maps.dtype)
-        loss = loss * torch.maximum(known, wanted)
+        unknown = heatmap_branch.unlabelled_mask(truth, size, stride, count)
+    elif config.ignore_regions:
+        unknown = dense.ignored_cells(truth, size, stride)
+    loss = loss.masked_fill(unknown & (wanted == 0), 0.0)
     return loss.sum() / dense.run_total((labels > 0).sum() + len(maps))

@@ -26,15 +26,19 @@ def sample_bilinear(features: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
     Args:
         features: (B, C, H, W).
-        x: (B, p, q) columns, in cells, integer = cell centre.
+        x: (B, p, q) columns, in cells, integer = cell centre; float32 at least, whatever the features are: half
+            precision holds no fraction of a column beyond the first few.
         y: (B, p, q) rows.
 
     Returns:
-        (B, C, p, q).
+        (B, C, p, q), in the precision of the features.
     """
     height, width = features.shape[-2:]
     grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
-    return F.grid_sample(features, grid.to(features.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
+    mixed = features.dtype != grid.dtype
+    wide = features.to(grid.dtype) if mixed else features
+    sampled = F.grid_sample(wide, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return sampled.to(features.dtype) if mixed else sampled
 
 
 def sample_groups(features: Tensor, x: Tensor, y: Tensor, groups: Sequence[int], total: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Person boxes from a file: COCO or MPII annotations (truth), or COCO detection results.
+"""Person boxes from a file: COCO, MPII or YOLO annotations (truth), or COCO detection results.
 
 Letters: N boxes. Frame: image px.
 """
@@ -15,6 +15,7 @@ import numpy as np
 from poise.data.coco_rules import extent, people_category
 from poise.data.json_files import load_json
 from poise.data.mpii import is_mpii, read_mpii_people
+from poise.data.yolo import read_yolo
 from poise.predict.sources import Named, source_name, to_image
 from poise.types import FloatArray, ImageArray
 
@@ -148,22 +149,26 @@ class Boxes:
 
 
 def read_boxes(path: str | Path, category: int = PERSON) -> Boxes:
-    """Read person boxes: a COCO annotation file, an MPII file, or a list of COCO detection results.
+    """Read person boxes: a COCO annotation file, an MPII file, a YOLO data set, or a list of COCO detection results.
 
     Boxes of other categories, of crowds, and without width or height are left out. A box without a ``score`` has 1. In
     an annotation file a person without ``bbox`` has the extent of the labelled keypoints. The boxes of an MPII file are
-    the squares that it describes, its pictures' ids are their file names.
+    the squares that it describes, its pictures' ids are their file names. Of a YOLO data set, all parts are read, with
+    the ids of `read_yolo`.
 
     Args:
-        path: the JSON file. An object has ``images`` and ``annotations``, a list has entries with ``image_id``,
-            ``bbox`` (x, y, width, height) and usually ``category_id`` and ``score``.
+        path: the JSON file, or the YAML file of a YOLO data set, or the folder that holds it. A JSON object has
+            ``images`` and ``annotations``, a list has entries with ``image_id``, ``bbox`` (x, y, width, height) and
+            usually ``category_id`` and ``score``.
         category: of people in detection results; an annotation file says itself which one it is.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is neither of the two, or an entry does not fit; one line that names file and entry.
+        ValueError: it is none of these, or an entry does not fit; one line that names file and entry.
     """
     where = str(path)
+    if Path(path).is_dir() or Path(path).suffix.lower() in (".yaml", ".yml"):
+        return _of_yolo(Path(path))
     data = load_json(Path(path), "box file")
     if is_mpii(data):
         return _squares(Path(path))
@@ -186,6 +191,16 @@ def _squares(path: Path) -> Boxes:
         found.setdefault(person.image, []).append(person.box.tolist())
     people = {key: PersonBoxes.of(boxes, [1.0] * len(boxes)) for key, boxes in found.items()}
     return Boxes(people, {key: str(key) for key in found}, str(path))
+
+
+def _of_yolo(path: Path) -> Boxes:
+    """The boxes of a YOLO data set, also those of people without keypoints, as in the other formats."""
+    people: dict[Key, PersonBoxes] = {}
+    for record in read_yolo(path):
+        listed = [*record.boxes.tolist(), *record.ignore.tolist()]
+        boxes = [box for box in listed if box[2] > box[0] and box[3] > box[1]]
+        people[record.image_id] = PersonBoxes.of(boxes, [1.0] * len(boxes))
+    return Boxes(people, {key: str(key) for key in people}, str(path))
 
 
 def _boxes(

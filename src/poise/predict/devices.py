@@ -26,7 +26,7 @@ class Running:
 
     Attributes:
         device: where.
-        precision: of convolutions; what becomes of their outputs is computed in float32 as ever.
+        precision: of the network's layers; what becomes of its outputs, keypoints and scores, is computed in float32.
         compiled: by ``torch.compile``.
     """
 

@@ -18,9 +18,9 @@ from __future__ import annotations
 import glob
 import io
 import re
+import reprlib
 import sys
 import time as clock
-import urllib.request
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -32,15 +32,13 @@ from urllib.parse import urlparse
 from PIL import Image
 
 from poise.data.coco import IMAGE_SUFFIXES, visible
+from poise.predict.network import MAX_DOWNLOAD, fetch, stream_options
 from poise.predict.newest import newest
 from poise.predict.sources import each_picture, listed_names, natural_key, source_name, to_image
+from poise.predict.stdin import from_start, is_picture, is_text
 from poise.predict.video import VIDEO_SUFFIXES, VideoError, VideoFrame, VideoInfo, VideoReader
 from poise.types import ImageArray
 
-MAX_DOWNLOAD = 200_000_000
-"""Largest picture that is fetched from an address, bytes."""
-_TIMEOUT = 15
-"""Seconds that a network source may be silent."""
 _HEAD = 1 << 16
 _CAMERA_RATE = 25
 
@@ -54,14 +52,14 @@ class Clip:
         info: what it says about itself.
         expected: about how many frames come; None if there is no end.
         live: frames come at their own pace; who is too slow misses some.
-        path: the file, for its sound; None for a stream.
+        path: the file or address, to read its sound from; None for what cannot be read a second time.
     """
 
     name: str
     info: VideoInfo
     expected: int | None
     live: bool = False
-    path: Path | None = None
+    path: str | Path | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -190,23 +188,48 @@ def frames(sources: Any, part: Part | None = None) -> Iterator[Frame]:
     """The frames of sources of any kind, in order.
 
     Args:
-        sources: texts as `find_sources` takes them, paths, `Source`, arrays, tensors, Pillow images, encoded bytes; one
-            or an iterable of them, mixed as you like.
+        sources: texts as `find_sources` takes them, paths, `Source`, numbers of cameras, arrays, tensors, Pillow
+            images, encoded bytes; one or an iterable of them, mixed as you like.
         part: of each video.
 
     Raises:
         FileNotFoundError: there is nothing of this name.
         ValueError: something is neither a picture nor a video; it says which.
     """
-    one = isinstance(sources, Source)
-    for item in (sources,) if one else each_picture(sources):
+    for item in _each(sources):
         if isinstance(item, Source):
             yield from open_source(item, part)
         elif isinstance(item, str | Path):
             for source in find_sources(item):
                 yield from open_source(source, part)
+        elif isinstance(item, int) and _camera_number(str(item)):
+            yield from open_source(Source("camera", str(item)), part)
         else:
-            yield Frame(to_image(item), source_name(item))
+            yield _in_memory(item)
+
+
+def _each(sources: Any) -> Iterator[Any]:
+    """One source or many, as an iterator."""
+    if isinstance(sources, Source | int):
+        return iter((sources,))
+    try:
+        return each_picture(sources)
+    except TypeError:
+        raise _no_source(sources) from None
+
+
+def _in_memory(item: Any) -> Frame:
+    try:
+        return Frame(to_image(item), source_name(item))
+    except TypeError:
+        raise _no_source(item) from None
+
+
+def _no_source(value: Any) -> ValueError:
+    return ValueError(
+        f"{' '.join(reprlib.repr(value).split())} is no source; give a path, an address, the number of a camera, "
+        "encoded bytes, an array, a tensor or a Pillow image, or an iterable of these"
+    )
 
 
 def open_source(source: Source, part: Part | None = None) -> Iterator[Frame]:
@@ -263,32 +286,15 @@ def _problem(name: str, error: Exception) -> str:
 
 
 def _picture(name: str) -> Iterator[Frame]:
-    yield Frame(to_image(_fetch(name) if "://" in name else name), name)
-
-
-def _fetch(address: str) -> bytes:
-    if not address.startswith(("http://", "https://")):
-        raise ValueError(f"{address}: pictures are fetched from http:// and https:// addresses only")
-    try:
-        with urllib.request.urlopen(address, timeout=_TIMEOUT) as answer:  # noqa: S310  (checked above)
-            data: bytes = answer.read(MAX_DOWNLOAD + 1)
-    except OSError as error:
-        raise ValueError(f"{address} cannot be fetched: {' '.join(str(error).split())}") from None
-    if len(data) > MAX_DOWNLOAD:
-        raise ValueError(f"{address} has more than {MAX_DOWNLOAD:,} bytes")
-    return data
+    yield Frame(to_image(fetch(name) if "://" in name else name), name)
 
 
 def _video(source: str | BinaryIO, name: str, part: Part, live: bool) -> Iterator[Frame]:
-    options = {}
-    if live:
-        options = {"timeout": str(_TIMEOUT * 1_000_000)}
-        if str(source).startswith("rtsp"):
-            options["rtsp_transport"] = "tcp"
+    options = stream_options(name) if live else {}
     reader = VideoReader(source, start=part.start, stop=part.stop, every=part.every, options=options)
-    file = Path(source) if isinstance(source, str) and not live else None
     endless = live and reader.info.duration is None
-    clip = Clip(name, reader.info, None if endless else reader.expected, endless, file)
+    again = None if endless or not isinstance(source, str) else source if live else Path(source)
+    clip = Clip(name, reader.info, None if endless else reader.expected, endless, again)
     empty = True
     moments = _moments(reader)
     with closing(newest(moments) if endless and reader.pushed else moments) as moments:
@@ -351,32 +357,16 @@ def _camera(number: int, part: Part) -> Iterator[Frame]:
                 yield Frame(cv2.cvtColor(answer[1], cv2.COLOR_BGR2RGB), name, clip, count, time)
 
 
-class _Rest(io.RawIOBase):
-    """What was read of a stream already, then the rest of it."""
-
-    def __init__(self, head: bytes, rest: BinaryIO) -> None:
-        self._head, self._rest = head, rest
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._head[: len(buffer)] or self._rest.read(len(buffer)) or b""
-        self._head = self._head[len(data) :]
-        buffer[: len(data)] = data
-        return len(data)
-
-
 def _stdin(part: Part, of_name: Callable[[str], Iterator[Frame]]) -> Iterator[Frame]:
     """A picture, a video, or names of sources, one a line, as the first bytes say."""
     raw: Any = getattr(sys.stdin, "buffer", None)  # a closed standard input is None
     head = raw.read1(_HEAD) if raw is not None and not sys.stdin.isatty() else b""
     if not head:
         raise ValueError("nothing comes from standard input; pipe a picture, a video or a list of names into poise")
-    rest = io.BufferedReader(_Rest(head, raw))
-    if _is_picture(head):
+    rest = from_start(head, raw)
+    if is_picture(head):
         yield Frame(to_image(rest.read(MAX_DOWNLOAD)), "-")
-    elif _is_text(head):
+    elif is_text(head):
         for line in io.TextIOWrapper(rest, encoding="utf-8-sig", errors="surrogateescape"):
             if (name := line.strip()) not in ("", "-") and not name.startswith("#"):
                 yield from of_name(name)
@@ -385,21 +375,6 @@ def _stdin(part: Part, of_name: Callable[[str], Iterator[Frame]]) -> Iterator[Fr
             yield from _video(rest, "-", part, live=False)
         except VideoError:
             raise VideoError("standard input holds neither a picture, nor a video, nor a list of names") from None
-
-
-def _is_picture(head: bytes) -> bool:
-    marks = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"BM", b"II*\0", b"MM\0*")
-    return head.startswith(marks) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
-
-
-def _is_text(head: bytes) -> bool:
-    try:
-        text = head.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if error.start < len(head) - 4:
-            return False
-        text = head[: error.start].decode("utf-8")
-    return not any(ord(c) < 32 and c not in "\t\n\r\f" for c in text)
 
 
 def names_of(sources: Sequence[Source]) -> list[Path]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from poise.checkpoints import (
     CheckpointError,
+    Header,
     LoadedCheckpoint,
     is_checkpoint,
     load_checkpoint,
@@ -14,7 +16,7 @@ from poise.checkpoints import (
     read_tensors,
     state_problems,
 )
-from poise.models import PRESETS, PoseModel, build_model, preset
+from poise.models import PRESETS, PoseModel, build_model, parse_model_config, preset
 from poise.runtime import OPENERS
 from poise.settings import nearest
 from poise.skeletons import COCO17
@@ -40,18 +42,42 @@ def load_model(name_or_path: str | Path, weights: str | Path | None = None) -> L
 def _from_preset(name: str, weights: Path) -> LoadedCheckpoint:
     if name not in PRESETS:
         raise ValueError(f"weights go with a preset, and {name!r} is none{nearest(name, PRESETS)}")
-    skeleton, metadata = COCO17, cast("dict[str, Any]", {})
-    if is_checkpoint(weights):
-        header = read_header(weights)
-        skeleton, metadata = header.skeleton, header.metadata
-    model = build_model(preset(name), skeleton)
+    header = read_header(weights) if is_checkpoint(weights) else None
+    model = build_model(preset(name), COCO17 if header is None else header.skeleton)
     tensors = read_tensors(weights)
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     problems = state_problems({key: tuple(value.shape) for key, value in tensors.items()}, expected)
     if problems:
         raise CheckpointError(f"{weights} does not fit the preset {name!r}: {problems}")
+    if header is not None:
+        _require_settings_of(name, weights, header)
     model.load_state_dict(tensors)
-    return LoadedCheckpoint(cast(PoseModel, model.eval()), metadata)
+    return LoadedCheckpoint(cast(PoseModel, model.eval()), {} if header is None else header.metadata)
+
+
+def _require_settings_of(name: str, weights: Path, header: Header) -> None:
+    """``CheckpointError`` if a checkpoint whose tensors fit a preset is of a model with other settings."""
+    wanted, own = (
+        _flat(preset(name).model_dump(mode="json")),
+        _flat(parse_model_config(header.model).model_dump(mode="json")),
+    )
+    others = [
+        f"{key} = {own.get(key)}, not {wanted.get(key)}" for key in own | wanted if own.get(key) != wanted.get(key)
+    ]
+    if others:
+        told = "; ".join(others[:3]) + ("; ..." if len(others) > 3 else "")
+        raise CheckpointError(
+            f"{weights} has other settings than the preset {name!r} ({told}); name the file itself as the model"
+        )
+
+
+def _flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Settings by dotted names, but for what training alone makes of boxes."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key != "person_box":
+            found |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {before + key: value}
+    return found
 
 
 def _looks_like_path(name: str | Path) -> bool:

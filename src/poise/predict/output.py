@@ -271,7 +271,7 @@ def _rate(clip: Clip, every: int) -> Fraction:
     return (clip.info.rate or Fraction(_UNKNOWN_RATE)) / every
 
 
-def _sound(clip: Clip) -> Path | None:
+def _sound(clip: Clip) -> str | Path | None:
     return clip.path if clip.info.has_audio else None
 
 

@@ -83,7 +83,7 @@ def stream(
         sources: anything, see `poise.predict.frames`.
         min_score: leave out poses with a lower score; None is what the model recommends.
         track: follow people through videos; their poses get ids, and only followed people are kept. In pictures
-            nobody is followed.
+            nobody is followed. The ``birth_score`` of a `TrackerConfig` stands in videos for ``min_score``.
         smooth: ``online`` (One-Euro) or ``offline`` (Savitzky-Golay); needs ``track``.
         start: seconds of each video to leave out.
         stop: end of each video, seconds from its start.
@@ -96,7 +96,8 @@ def stream(
     """
     threshold = predictor.min_score if min_score is None else min_score
     following = following_of(track, smooth, threshold)
-    seen = find(predictor, frames(sources, Part(start, stop, every)), min_score=LOW_SCORE * threshold, **options)
+    lowest = threshold if following is None else min(threshold, following.config.birth_score)
+    seen = find(predictor, frames(sources, Part(start, stop, every)), min_score=LOW_SCORE * lowest, **options)
     for frame, poses in followed(seen, following):
         yield Seen(frame, shown(poses, threshold))
 

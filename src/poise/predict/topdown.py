@@ -27,6 +27,7 @@ from poise.geometry.affine import apply, apply_to_boxes, compose, invert, scalin
 from poise.geometry.heatmaps import PEAK
 from poise.heatmaps import Heatmaps
 from poise.models.base import PoseModel
+from poise.models.dense import precise
 from poise.predict.batches import Run, run_in_batches
 from poise.predict.boxes import Found, PersonBoxes
 from poise.predict.devices import Half, running
@@ -238,12 +239,15 @@ class TopDownPredictor:
         return found
 
     def heatmaps(self, images: Tensor, flip: bool = False) -> Tensor:
-        """(B, K, h, w): the mean of all models' heatmaps of crops (B, 3, H, W), with ``flip`` also of the mirrored."""
+        """(B, K, h, w): the mean of all models' heatmaps of crops (B, 3, H, W), with ``flip`` also of the mirrored.
+
+        In float32 whatever the models compute in.
+        """
         total: Tensor | None = None
         for model in self.models:
-            maps = model.heatmaps(images)
+            maps = precise(model.heatmaps(images))
             if flip:
-                other = model.heatmaps(images.flip(-1))
+                other = precise(model.heatmaps(images.flip(-1)))
                 maps = (maps + unmirrored(other, self.skeleton.flip_index, self._shift)) / 2
             total = maps if total is None else total + maps
         assert total is not None

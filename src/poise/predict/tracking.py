@@ -5,7 +5,7 @@ place of its keypoints (object keypoint similarity with the pose moved to where 
 All are assigned at once (Hungarian method). Sure poses choose first; unsure ones may only continue what is followed
 already (Zhang et al. 2022, ByteTrack). Who is not seen for a while keeps moving as before and is found again.
 
-Letters: T tracks, N poses, K keypoints. Frame: image px; time in frames.
+Letters: T tracks, N poses, K keypoints. Frame: image px; time in frames that are looked at.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,8 @@ _SIZE_SPREAD = 0.4
 """Standard deviation of the logarithm of the ratio of their heights: limbs that are hidden shorten a box."""
 _LOWEST_WEIGHT = 0.05
 """Weight of a keypoint with score 0 in the comparison of two poses."""
+_KNOWN_GAPS = 50
+"""So many gaps between frames say how large the usual one is."""
 
 
 class TrackerConfig(Settings):
@@ -43,7 +46,7 @@ class TrackerConfig(Settings):
     min_hits: int = Field(default=3, ge=1)
     """In so many frames in a row somebody must be seen to get an id; in the first frame of all, one is enough."""
     max_gap: int = Field(default=30, ge=0)
-    """After so many frames without being seen somebody is given up; who comes back then gets a new id."""
+    """After so many of the frames looked at without being seen somebody is given up; who comes back gets a new id."""
     min_similarity: float = Field(default=0.2, ge=0, le=1)
     """What resembles less is somebody else."""
     keypoint_weight: float = Field(default=0.5, ge=0, le=1)
@@ -104,7 +107,7 @@ class Tracker:
 
         Args:
             poses: of the next frame, image px; those below `TrackerConfig.birth_score` are welcome.
-            steps: frames since the last call, for videos of which frames are left out.
+            steps: time since the last call; 1 is that between two frames as a rule. More where frames were skipped.
 
         Raises:
             ValueError: ``steps`` is not positive.
@@ -193,17 +196,18 @@ class Tracker:
 def follow(video: Iterable[Poses], config: TrackerConfig | None = None) -> Iterator[Poses]:
     """The frames of a video with ids, also in the first frames of those who get theirs later.
 
-    The result comes ``min_hits - 1`` frames late; for a camera, where this matters, use `Tracker`.
+    The result comes ``min_hits - 1`` frames late; for a camera, where this matters, use `Tracker`. Where `Poses.frame`
+    says that more frames than as a rule were skipped, people have moved on by as much more.
 
     Args:
         video: poses of one frame after the other, image px.
         config: see `TrackerConfig`.
     """
-    tracker = Tracker(config)
+    tracker, pace = Tracker(config), _Pace()
     waiting: deque[Poses] = deque()
     first = 0
     for number, poses in enumerate(video):
-        waiting.append(tracker.update(poses))
+        waiting.append(tracker.update(poses, pace.steps(poses.frame)))
         for frame, index, identity in tracker.recognised:
             if frame >= first:
                 ids = waiting[frame - first].ids
@@ -213,6 +217,22 @@ def follow(video: Iterable[Poses], config: TrackerConfig | None = None) -> Itera
             yield waiting.popleft()
             first += 1
     yield from waiting
+
+
+class _Pace:
+    """How far frames are apart, in their usual gap: a camera that is read too slowly skips now more, now fewer."""
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+        self._gaps: deque[int] = deque(maxlen=_KNOWN_GAPS)
+
+    def steps(self, frame: int | None) -> float:
+        """From the last frame to that of this number; 1 if the numbers are not known or do not grow."""
+        last, self._last = self._last, frame
+        if frame is None or last is None or frame <= last:
+            return 1.0
+        self._gaps.append(frame - last)
+        return (frame - last) / float(median(self._gaps))
 
 
 def similarity(tracks: Sequence[_Track], poses: Poses, boxes: Array, keypoint_weight: float) -> Array:

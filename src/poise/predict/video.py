@@ -289,8 +289,9 @@ class VideoWriter:
     Args:
         path: of the file.
         rate: frames a second, nominal; the times of the frames count.
-        audio: a video file whose sound is copied (or, if its kind does not fit, encoded anew), between the times of
-            the first and last frame.
+        audio: a video file, or the address of one, whose sound is copied (or, if its kind does not fit, encoded anew),
+            between the times of the first and last frame. Sound that cannot be read or written ends with a warning in
+            the log; the pictures go on.
         quality: constant rate factor of x264: 0 is lossless, 51 worst.
 
     Raises:
@@ -370,8 +371,7 @@ class VideoWriter:
             self._container = container
             self._mux(None)
             if self._audio is not None:
-                self._audio.write_until(container, self._last / _CLOCK + float(1 / self.rate))
-                self._audio.finish(container)
+                self._audio.finish(container, self._last / _CLOCK + float(1 / self.rate))
             self._container = None
 
     def discard(self) -> None:

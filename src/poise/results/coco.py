@@ -19,6 +19,8 @@ import numpy as np
 
 import poise
 from poise.data.coco import read_skeleton
+from poise.data.coco_rules import people_category
+from poise.results.pictures import completed
 from poise.results.writer import PoseSink
 from poise.skeletons import COCO17, SKELETONS, Skeleton
 from poise.types import Poses
@@ -96,7 +98,8 @@ def image_entry(poses: Poses, number: int, **more: Any) -> dict[str, Any]:
 def read_coco_poses(path: str | Path, skeleton: Skeleton | None = None) -> list[Poses]:
     """The poses of every picture, in the file's order, those without people included.
 
-    A keypoint that is all zeros is one that is not known (NaN).
+    A keypoint that is all zeros is one that is not known (NaN). Where all poses have ids, or visibility, a picture
+    without people has an empty array of them.
 
     Args:
         path: what `CocoWriter` wrote, or a list of COCO keypoint results; of such a list only pictures with people
@@ -115,15 +118,21 @@ def read_coco_poses(path: str | Path, skeleton: Skeleton | None = None) -> list[
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {' '.join(str(error).split())}") from None
     try:
-        return _read_document(data, path, skeleton) if isinstance(data, dict) else _read_results(data, path, skeleton)
+        found = _read_document(data, path, skeleton) if isinstance(data, dict) else _read_results(data, path, skeleton)
+        return completed(found)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} does not hold poses in COCO's form: {type(error).__name__} {error}") from None
 
 
 def _read_document(data: Entry, path: Path, skeleton: Skeleton | None) -> list[Poses]:
     people: dict[Any, list[Entry]] = {image["id"]: [] for image in data["images"]}
-    skeleton = skeleton or _skeleton(data["categories"], path)
+    category: Any = None
+    if skeleton is None:
+        described = people_category(data["categories"], path, named=True)
+        skeleton, category = _skeleton(described, path), described.get("id")
     for entry in data["annotations"]:
+        if category is not None and entry.get("category_id", category) != category:
+            continue
         if entry["image_id"] not in people:
             image = entry["image_id"]
             raise ValueError(f"{path}: annotation {entry.get('id')!r} is of image {image!r}, which is not there")
@@ -131,12 +140,10 @@ def _read_document(data: Entry, path: Path, skeleton: Skeleton | None) -> list[P
     return [_of_image(image, people[image["id"]], skeleton, path) for image in data["images"]]
 
 
-def _skeleton(categories: list[Entry], path: Path) -> Skeleton:
-    named = [entry for entry in categories if entry.get("keypoints")]
-    if len(named) != 1:
-        raise ValueError(f"{path}: {len(named)} of its categories have keypoints; expected one")
-    found = read_skeleton(named[0], path)
-    return replace(found, name=str(named[0].get("skeleton_name", found.name)))
+def _skeleton(described: Entry, path: Path) -> Skeleton:
+    """The skeleton of the category of people."""
+    found = read_skeleton(described, path)
+    return replace(found, name=str(described.get("skeleton_name", found.name)))
 
 
 def _read_results(data: list[Entry], path: Path, skeleton: Skeleton | None) -> list[Poses]:

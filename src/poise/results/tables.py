@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from poise.extras import needs
+from poise.results.pictures import completed
 from poise.results.writer import PoseSink
 from poise.skeletons import COCO17, SKELETONS, Skeleton
 from poise.types import Poses
@@ -122,6 +123,8 @@ def to_dataframe(poses: Poses | Iterable[Poses]) -> Any:
 def read_csv(path: str | Path, skeleton: Skeleton | None = None) -> list[Poses]:
     """The poses of every picture, as `CsvWriter` wrote them.
 
+    Where all poses have ids, or visibility, a picture without people has an empty array of them.
+
     Args:
         path: the file.
         skeleton: what the keypoints are; not needed if it is a built-in one, which the names of the columns tell.
@@ -139,7 +142,7 @@ def read_csv(path: str | Path, skeleton: Skeleton | None = None) -> list[Poses]:
         numbered = ((table.line_num, _parsed(row, skeleton, table.line_num, path)) for row in table)
         groups = groupby(numbered, key=lambda pair: pair[1]["picture"])
         try:
-            return [_of_picture([row for _, row in group], skeleton) for _, group in groups]
+            return completed([_of_picture([row for _, row in group], skeleton) for _, group in groups])
         except UnicodeDecodeError:
             raise ValueError(f"{path} is not a table in UTF-8 text") from None
 

@@ -19,6 +19,8 @@ from torch.utils.checkpoint import checkpoint
 def checkpoint_activations(model: nn.Module, patterns: Iterable[str]) -> list[str]:
     """Checkpoint the modules whose names fit a pattern; of nested ones only the outermost. Names do not change.
 
+    Lists of modules are never called themselves: where one fits, it stands for the modules in it.
+
     Losses and gradients stay what they were, and so do the statistics of batch norms: the second computation does not
     count for them. Random numbers, as of dropout, are the same in both.
 
@@ -34,7 +36,8 @@ def checkpoint_activations(model: nn.Module, patterns: Iterable[str]) -> list[st
     """
     chosen: set[str] = set()
     for pattern in patterns:
-        found = {name for name, _ in model.named_modules() if name and re.search(pattern, name)}
+        fitting = [(name, part) for name, part in model.named_modules() if name and re.search(pattern, name)]
+        found = {called for name, part in fitting for called in _called(name, part)}
         if not found:
             raise ValueError(f"train.checkpoint_activations pattern {pattern!r} fits no module of the model")
         chosen |= found
@@ -42,6 +45,15 @@ def checkpoint_activations(model: nn.Module, patterns: Iterable[str]) -> list[st
     for name in outermost:
         _wrap(model.get_submodule(name))
     return sorted(outermost)
+
+
+def _called(name: str, module: nn.Module) -> Iterator[str]:
+    """The name, or of what computes nothing itself, such as a list of modules, the names of those in it."""
+    if type(module).forward is not nn.Module.forward:
+        yield name
+        return
+    for child, part in module.named_children():
+        yield from _called(f"{name}.{child}", part)
 
 
 class _Checkpointed(nn.Module):

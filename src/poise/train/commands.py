@@ -32,6 +32,7 @@ def next_commands(
         truth = str(Path(val.annotations).resolve())
         files = ["--annotations", truth, "--images", str(Path(val.images).resolve())]
         files += ["--boxes", truth] if true_boxes else []
+        files += [] if val.split is None else ["--split", val.split]
         commands["evaluate"] = ["poise", "evaluate", "--model", checkpoint, *files, *on]
     commands["predict"] = ["poise", "predict", "PICTURE", "--model", checkpoint, *on]
     commands["export"] = ["poise", "export", checkpoint]

@@ -119,7 +119,8 @@ class TrainConfig(Settings):
     """Batch norms of several processes share their statistics (GPUs only); one process needs nothing for that."""
     checkpoint_activations: tuple[str, ...] = ()
     """Regular expressions of module names whose activations are computed once more in the backward pass instead of
-    being kept: less memory for more time (``[backbone]``: the whole backbone; ``[stages]``: each stage)."""
+    being kept: less memory for more time (``[backbone]``: the whole backbone; ``[stages]``: each
+    stage of an RSN). A list of modules stands for the modules in it."""
     channels_last: bool = False
     compile: bool = False
     """Let ``torch.compile`` make the parts that do the work faster; the first step then takes minutes."""

@@ -5,6 +5,7 @@ Letters: B views of a batch.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import time
@@ -111,8 +112,18 @@ class Trainer:
 
     @property
     def best_model(self) -> PoseModel:
-        """What is evaluated and saved: the moving average if there is one, else the model."""
-        return cast(PoseModel, self.ema.model) if self.ema is not None else self.model
+        """What is evaluated and saved: the moving average if there is one, else the model; it computes in float32.
+
+        In mixed precision it is a copy that shares the model's weights, but not the `forward` that accelerate gave it.
+        """
+        if self.ema is not None:
+            return cast(PoseModel, self.ema.model)
+        if "forward" not in vars(self.model):
+            return self.model
+        plain = copy.copy(self.model)
+        for name in ("forward", "_original_forward"):
+            vars(plain).pop(name, None)
+        return plain
 
     @property
     def unmeasured(self) -> bool:

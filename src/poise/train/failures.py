@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from poise.data.config import DataConfig
 from poise.data.loader import DataWorkerError
 from poise.train.config import RunConfig
 from poise.train.state import Position
@@ -88,18 +87,34 @@ def _smaller(config: RunConfig) -> str:
             f"--set data.batch={half} --set train.accumulate={again} (as many pictures a step as now, "
             f"{data.batch * train.accumulate})"
         )
-    if not train.checkpoint_activations:
-        ways.append("--set train.checkpoint_activations=[backbone]")
+    if not (train.checkpoint_activations or train.compile):
+        parts = "stages" if config.model.system == "rsn" else "backbone"
+        ways.append(f"--set train.checkpoint_activations=[{parts}]")
     if train.precision == "no":
         ways.append("--set train.precision=bf16")
-    ways.append(_smaller_pictures(data))
+    ways += _smaller_pictures(config)
     pictures = "picture" if data.batch == 1 else "pictures"
-    return f"a batch has {data.batch} {pictures}; try " + "; ".join(ways)
+    return f"a batch has {data.batch} {pictures}; try " + ("; ".join(ways) or "a smaller model")
 
 
-def _smaller_pictures(data: DataConfig) -> str:
+def _smaller_pictures(config: RunConfig) -> list[str]:
+    data = config.data
     if data.pipeline == "compose":
-        return f"smaller data.sizes (now {list(data.sizes)})"
+        return [f"smaller data.sizes (now {list(data.sizes)})"]
     if data.pipeline in ("paper", "paper_smpr"):
-        return f"smaller data.paper.short_sides (now {list(data.paper.short_sides)})"
-    return "a model with smaller crops"
+        return [f"smaller data.paper.short_sides (now {list(data.paper.short_sides)})"]
+    return _smaller_crops(config)
+
+
+def _smaller_crops(config: RunConfig) -> list[str]:
+    """Crops of about three quarters of the sides, if the model can have them."""
+    view = config.model.view
+    if view.size is None:
+        return []
+    height, width = (max(view.stride, side * 3 // 4 // view.stride * view.stride) for side in view.size)
+    change = f"model.view.size=[{height},{width}]"
+    try:
+        smaller = config.override([change])
+    except ValueError:
+        return []
+    return [f"--set {change} (now {list(view.size)})"] if smaller != config else []

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from poise.checkpoints import CheckpointError, is_checkpoint, read_header, read_tensors, state_problems
 from poise.converters.imagenet import resnet_to_anti_aliased, to_timm
 from poise.models.base import PoseModel
+from poise.settings import Settings
 from poise.train.state import undisturbed_random_state
 
 _log = logging.getLogger(__name__)
@@ -89,9 +90,15 @@ def skeleton_bound(model: PoseModel) -> set[str]:
     )
     build: Any = type(model)
     with undisturbed_random_state():
-        probe = cast(nn.Module, build(model.config, more)).state_dict()
+        probe = cast(nn.Module, build(_with_room(model.config, len(skeleton)), more)).state_dict()
     own = cast(nn.Module, model).state_dict()
     return {name for name, tensor in own.items() if name not in probe or probe[name].shape != tensor.shape}
+
+
+def _with_room(config: Settings, keypoint: int) -> Settings:
+    """The settings for one keypoint more, of that index: where they name groups, it is one of its own."""
+    groups = getattr(config, "groups", None)
+    return config if groups is None else config.model_copy(update={"groups": (*groups, (keypoint,))})
 
 
 def _modules(names: Iterable[str], found: Collection[str]) -> tuple[str, ...]:

@@ -129,7 +129,7 @@ def smpr_mobilenetv2() -> RunConfig:
     """The small SMPR, on the data of `directpose_mobilenetv2`, with fewer athletes and larger canvases.
 
     AP is three times as high on the people trained on as on others. Still, more steps with these changes, milder than
-    those at first, went on helping; the model's card has the runs that made it.
+    those at first, went on helping; the model's card and ``docs/model_runs`` have the runs that made it.
     """
     run = directpose_mobilenetv2()
     shares = (0.72, 0.28)

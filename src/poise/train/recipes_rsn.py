@@ -19,9 +19,9 @@ def rsn_small() -> RunConfig:
 
     Made for one core of a processor without an accelerator: the first layers and all batch norms of the trunk, which
     starts from ImageNet, are frozen. Keypoints that are not labelled (all faces of Leeds Sports Pose) take no part in
-    the loss, and most athletes are turned upright. The 754 people of COCO are known by heart (AP 0.48 on them against
-    0.24 on others), and yet more steps with these changes, milder than those at first, went on helping; the model's
-    card has the runs that made it. Expects the same folders as `directpose_mobilenetv2`, but for the pictures without
+    the loss, and most athletes are turned upright. The 754 people of COCO are known by heart, and yet more steps with
+    these changes, milder than those at first, went on helping; the model's card and ``docs/model_runs`` have the runs
+    that made it. Expects the same folders as `directpose_mobilenetv2`, but for the pictures without
     people.
     """
     data = DataConfig(

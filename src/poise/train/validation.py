@@ -43,7 +43,7 @@ class Validator:
         self._kind = recognise(source.annotations) if source.kind == AUTO else known_kind(source.kind)
         self.metrics: Sequence[str] = mpii.METRICS if self._kind == "mpii" else coco.METRICS
         self._dataset: PoseDataset | None = None
-        if self._kind in ("coco", "crowdpose"):
+        if self._kind in ("coco", "crowdpose") and source.split is None:
             require_annotated(model, source.annotations, source.images)
         else:
             self._dataset = read_source(source, model.skeleton)
@@ -66,5 +66,5 @@ class Validator:
 
     def _score(self, dataset: PoseDataset, results: Sequence[dict[str, Any]]) -> dict[str, float]:
         if self._kind == "mpii":
-            return score_mpii(self._source.annotations, dataset, results)
+            return score_mpii(self._source.annotations, dataset, results, split=self._source.split)
         return score_dataset(dataset, results)
