@@ -157,9 +157,7 @@ def test_models_on_the_command_line(monkeypatch):
     assert (plan.contest, plan.memory, plan.compiled, plan.half) == (False, False, False, True)
     out = result.stdout
     assert "abacus, 1 of 2 threads, load 0.5" in out
-    assert re.search(
-        r"rsn18 \(random\) +torch +1 +800x1088\+64x96 +36.0 +100.00( +10.[23]){5} +80.00 +78 % +1234", out
-    )
+    assert re.search(r"rsn18 \(random\) +torch +1 +800x1088\+64x96 +36.0 +100.00( +10.[23]){5} +80.00 +78 % +1234", out)
     assert re.search(r"^m +50 +50 +2000 forced .* \+3.5 %$", out, flags=re.MULTILINE)
     assert "Not measured: this by that" in out
     assert "Random weights find nobody" in out

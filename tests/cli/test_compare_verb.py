@@ -219,7 +219,7 @@ def test_the_report_says_how_models_were_run(annotated, tmp_path):
     assert result.exit_code == 0, result.output
     html = (tmp_path / "report/report.html").read_text(encoding="utf-8")
     for name in ("good", "shaky"):
-        assert f"{name}: looks at whole pictures; scales: 256, 200; flip: yes; turns: no" in html
+        assert f"{name}: looks at whole pictures; sizes: 256, 200 px; flip: yes; turns: no" in html
     assert 'class="range"' not in html, "no pictures are drawn with --bootstrap 0"
     assert "<h2>Differences</h2>" not in html
 

@@ -17,6 +17,7 @@ from poise.evaluate.coco import METRICS, evaluate_keypoints
 from poise.evaluate.model import evaluate_model, predict_annotated, scored_by_truth
 from poise.geometry.oks import oks
 from poise.predict import predictor as predictor_room
+from poise.predict.people import FoundPeople
 from poise.predict.predictor import Predictor
 from poise.skeletons import MPII16
 from poise.types import Poses
@@ -154,6 +155,20 @@ def test_on_the_command_line(annotated, tmp_path):
     assert lines[3].split() == list(METRICS[5:])
     results = json.loads((tmp_path / "found/results.json").read_text())
     assert evaluate_keypoints(path, results, DOTS)["AP"] == pytest.approx(1)
+
+
+def test_sizes_that_a_model_recommends_are_told(annotated, monkeypatch):
+    """Its own if it looks at pictures, those of who finds people if it looks at people."""
+    path, folder = annotated
+    predictor = Predictor(DotModel(), "cpu", {"scales": [[256, 256], [128, 128]]})
+    monkeypatch.setattr("poise.cli.measuring.open_predictor", lambda *_, **__: predictor)
+    shown = poise("--annotations", path, "--images", folder)
+    assert "sizes: 256x256, 128x128 px" in shown.stdout, shown.output
+    assert json.loads(poise("--annotations", path, "--images", folder, "--json").stdout)["scales"] == [
+        [256, 256],
+        [128, 128],
+    ]
+    assert FoundPeople(predictor).scales == [(256, 256), (128, 128)]
 
 
 @pytest.mark.usefixtures("dots")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from poise.cli.measuring import Contestant, Measured
+from poise.cli.measuring import Contestant, Measured, Scales
 
 _FEW = 5
 _PCKH = {"official": "at most", "mmpose": "less than"}
@@ -15,7 +15,7 @@ def as_document(measured: Measured) -> dict[str, Any]:
     """For JSON. One contestant: the numbers and the setting; several: ``models``, ``differences`` and the setting."""
     entries: list[dict[str, Any]] = []
     for i, (name, numbers) in enumerate(zip(measured.names, measured.numbers, strict=True)):
-        entry: dict[str, Any] = {**numbers, "model": name, "people": measured.people[i]}
+        entry: dict[str, Any] = {**numbers, "model": name, "people": measured.people[i], "scales": measured.scales[i]}
         if measured.intervals:
             from poise.evaluate.summary import interval_table
 
@@ -40,7 +40,6 @@ def _setting(measured: Measured) -> dict[str, Any]:
         "annotations": str(measured.target.annotations),
         "split": measured.target.split,
         "pictures": measured.pictures,
-        "scales": setting.scales,
         "flip": setting.flip,
         "turns": setting.turns,
         "truth_scores": setting.truth_scores,
@@ -54,6 +53,7 @@ def as_text(measured: Measured) -> str:
     first = measured.names[0] if len(measured.names) == 1 else f"{len(measured.names)} compared"
     lines = [f"{first} on {where}"]
     lines += [f"people: {people}" for people in dict.fromkeys(measured.people) if people]
+    lines += [f"sizes: {sizes}" for sizes in dict.fromkeys(map(_sizes, measured.scales)) if sizes]
     if measured.target.kind == "mpii":
         lines.append(f"PCKh: joints {_PCKH[measured.target.pckh]} half a head away")
     lines += _one(measured) if len(measured.names) == 1 else _several(measured)
@@ -65,20 +65,21 @@ def as_text(measured: Measured) -> str:
 def how_measured(contestants: Sequence[Contestant], measured: Measured) -> list[str]:
     """A line for each contestant, for a report: where it had people from, and how models were run."""
     setting = measured.setting
-    scales = "as trained" if setting.scales is None else ", ".join(map(_scale, setting.scales))
-    how = f"scales: {scales}; flip: {_yes(setting.flip)}; turns: {_yes(setting.turns)}"
+    how = f"flip: {_yes(setting.flip)}; turns: {_yes(setting.turns)}"
     if setting.truth_scores:
         how += "; poses ranked by their likeness to the truth"
     return [
         f"{contestant.name}: a file of results"
         if contestant.file is not None
-        else f"{contestant.name}: {people or 'looks at whole pictures'}; {how}"
-        for contestant, people in zip(contestants, measured.people, strict=True)
+        else f"{contestant.name}: {people or 'looks at whole pictures'}; sizes: {_sizes(scales) or 'its own'}; {how}"
+        for contestant, people, scales in zip(contestants, measured.people, measured.scales, strict=True)
     ]
 
 
-def _scale(scale: int | tuple[int, int]) -> str:
-    return str(scale) if isinstance(scale, int) else "x".join(map(str, scale))
+def _sizes(scales: Scales | None) -> str:
+    """Limits of sides, for people; empty if nothing is known of them."""
+    each = [str(scale) if isinstance(scale, int) else "x".join(map(str, scale)) for scale in scales or []]
+    return f"{', '.join(each)} px" if each else ""
 
 
 def _yes(value: bool) -> str:

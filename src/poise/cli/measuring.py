@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from poise.skeletons import Skeleton
 
 Results = list[dict[str, Any]]
+Scales = Sequence[int | tuple[int, int]]
+"""Sizes at which pictures are looked at, as `poise.predict.predictor.Predictor.predict` takes them."""
 
 
 class Contestant(NamedTuple):
@@ -37,7 +39,7 @@ class Setting:
     device: str
     people: PeopleChoice
     batch: int | None
-    scales: list[int | tuple[int, int]] | None
+    scales: Scales | None
     flip: bool
     truth_scores: bool
     half: Precision = False
@@ -75,6 +77,7 @@ class Measured:
         numbers: the metrics, 0..1.
         results: the poses.
         people: where top-down models had their boxes from.
+        scales: sizes at which the model, or the one that finds people for it, looked at a picture; None: at its own.
         pictures: number of pictures.
         images: folder of the pictures, if it is known.
         evaluations: of COCO's metrics.
@@ -89,6 +92,7 @@ class Measured:
     numbers: list[Mapping[str, float]]
     results: list[Results]
     people: list[str | None]
+    scales: list[Scales | None]
     pictures: int
     images: Path | None = None
     evaluations: list[Evaluation] = field(default_factory=list)
@@ -114,11 +118,13 @@ def measure(
     skeleton = ground.skeleton
     results: list[Results] = []
     people: list[str | None] = []
+    scales: list[Scales | None] = []
     for contestant in contestants:
-        found, where, own = _poses(contestant, ground, target, setting)
-        skeleton = skeleton or own
+        found, predictor = _poses(contestant, ground, target, setting)
+        skeleton = skeleton or (None if predictor is None else predictor.skeleton)
         results.append(found)
-        people.append(where)
+        people.append(where_people_are(predictor))
+        scales.append(_scales(predictor, setting))
     skeleton = skeleton or truth_skeleton(ground.data, target.annotations)
     evaluations = [
         evaluate_entries(ground.data, found, skeleton, contestant.name, target.crowd_limits)
@@ -126,7 +132,7 @@ def measure(
     ]
     measured = Measured(
         target, setting, [c.name for c in contestants], [e.numbers for e in evaluations], results, people,
-        len(ground.data["images"]), ground.images, evaluations,
+        scales, len(ground.data["images"]), ground.images, evaluations,
     )  # fmt: skip
     if samples:
         alone, differences = compare(evaluations, samples, seed)
@@ -147,20 +153,29 @@ def measure_mpii(target: Target, contestants: Sequence[Contestant], setting: Set
 
     formula: Literal["official", "mmpose"] = "mmpose" if target.pckh == "mmpose" else "official"
     dataset = read_dataset(target.annotations, target.images, "mpii", split=target.split)
-    measured = Measured(target, setting, [c.name for c in contestants], [], [], [], len(dataset), target.images)
+    measured = Measured(target, setting, [c.name for c in contestants], [], [], [], [], len(dataset), target.images)
     for contestant in contestants:
-        found, where = _mpii_poses(contestant, dataset, setting)
+        found, predictor = _mpii_poses(contestant, dataset, setting)
         matched = matched_mpii(target.annotations, dataset, found, head_boxes=target.head_boxes, split=target.split)
         measured.numbers.append(pckh(*matched, formula))
         if details:
             measured.details.append({"joints": joint_table(matched, formula)})
         measured.results.append(found)
-        measured.people.append(where)
+        measured.people.append(where_people_are(predictor))
+        measured.scales.append(_scales(predictor, setting))
     return measured
 
 
-def _mpii_poses(contestant: Contestant, dataset: PoseDataset, setting: Setting) -> tuple[Results, str | None]:
-    """Results by the names of the pictures, and where a top-down model had its boxes from."""
+def _scales(predictor: AnyPredictor | None, setting: Setting) -> Scales | None:
+    """Sizes at which whole pictures are looked at."""
+    if predictor is None or setting.scales is not None:
+        return None if predictor is None else setting.scales
+    told: Scales | None = getattr(getattr(predictor, "people", predictor), "scales", None)
+    return told
+
+
+def _mpii_poses(contestant: Contestant, dataset: PoseDataset, setting: Setting) -> tuple[Results, AnyPredictor | None]:
+    """Results by the names of the pictures, and who found them, unless they are of a file."""
     if contestant.file is not None:
         from poise.evaluate.coco import read_results
         from poise.evaluate.tables import result_arrays
@@ -175,7 +190,7 @@ def _mpii_poses(contestant: Contestant, dataset: PoseDataset, setting: Setting) 
     options: dict[str, Any] = {"batch": setting.batch, "scales": setting.scales, "flip": setting.flip}
     with progress_bar(f"evaluating {contestant.name}") as advance:
         found = predict_dataset(predictor, dataset, progress=advance, **options)
-    return found, where_people_are(predictor)
+    return found, predictor
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,19 +246,19 @@ def _chosen_skeleton(target: Target, data: Mapping[str, Any]) -> Skeleton | None
 
 def _poses(
     contestant: Contestant, ground: _Ground, target: Target, setting: Setting
-) -> tuple[Results, str | None, Skeleton | None]:
-    """Results by the ids of the annotations, where a top-down model had its boxes from, and the model's skeleton."""
+) -> tuple[Results, AnyPredictor | None]:
+    """Results by the ids of the annotations, and who found them, unless they are of a file."""
     if contestant.file is not None:
         from poise.evaluate.coco import read_results
 
-        return read_results(contestant.file, ground.data), None, None
+        return read_results(contestant.file, ground.data), None
     from poise.evaluate.model import category_of_results
 
     category = category_of_results(ground.data)
     predictor = setting.open(contestant, category)
     with progress_bar(f"evaluating {contestant.name}") as advance:
         found = _predicted(predictor, ground, target, setting, advance)
-    return found, where_people_are(predictor), predictor.skeleton
+    return found, predictor
 
 
 def _predicted(predictor: AnyPredictor, ground: _Ground, target: Target, setting: Setting, advance: Any) -> Results:

@@ -214,7 +214,7 @@ def _opened(
     )
 
 
-def where_people_are(predictor: AnyPredictor) -> str | None:
+def where_people_are(predictor: AnyPredictor | None) -> str | None:
     """Where a top-down predictor has its boxes from; None for another one."""
     people = getattr(predictor, "people", None)
     return None if people is None else str(people.description)

@@ -17,9 +17,12 @@ from poise.predict.sources import source_name, to_image
 from poise.types import FloatArray, ImageArray, Poses
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from poise.predict.sources import Picture
     from poise.predict.stream import Finder
     from poise.predict.tiles import Tiling
+    from poise.predict.views import Scale
 
 MARGIN = (0.12, 0.2)
 """By how much a person's box reaches beyond the keypoints at the sides, and above and below: shares of the geometric
@@ -96,6 +99,12 @@ class FoundPeople:
     def min_score(self) -> float:
         """Threshold of refined poses that lets as many pass as the model's own threshold does."""
         return TYPICAL_FACTOR * self._predictor.min_score
+
+    @property
+    def scales(self) -> Sequence[Scale] | None:
+        """Sizes at which the model looks at a picture, input px; None: its own size, or it does not tell."""
+        told: Sequence[Scale] | None = getattr(self._predictor, "scales", None)
+        return told
 
     @property
     def description(self) -> str:
