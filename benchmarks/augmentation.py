@@ -32,7 +32,7 @@ Scores = npt.NDArray[np.float64]
 Rows = dict[Path, Scores]
 SAMPLES = 4000
 ROWS = (
-    "none,scale,rotation,translation,flip,half_body,upright,colour,blur,noise,dropout,mosaic,mixup,paste,"
+    "none,scale,crop,rotation,translation,flip,half_body,upright,colour,blur,noise,dropout,mosaic,mixup,paste,"
     "multi_scale,all"
 )
 
