@@ -68,7 +68,8 @@ class ExportedModel:
 
     Args:
         path: ``*.onnx`` (run by onnxruntime), ``*.xml`` (OpenVINO), ``*.pt2`` or ``*.torchscript`` (torch).
-        device: ``auto``, ``cpu`` or ``cuda``; ``auto`` is CUDA if onnxruntime was built with it, else the CPU.
+        device: ``auto``, ``cpu`` or ``cuda``; ``auto`` is CUDA if onnxruntime was built with it and it starts, else
+            the CPU.
         threads: of the processor; 0 lets the runtime decide.
 
     Attributes:
@@ -78,7 +79,8 @@ class ExportedModel:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no exported model, or one of a newer Poise, or its runtime is not installed.
+        ValueError: it is no exported model, or one of a newer Poise, or its runtime is not installed, or cannot use
+            the ``device``.
     """
 
     def __init__(self, path: str | Path, device: str = "auto", threads: int = 0) -> None:
@@ -269,7 +271,9 @@ def suppress_people(found: Found, description: Mapping[str, Any]) -> tuple[Array
     if rule["method"] == "none" or not len(found.scores):
         return np.arange(len(found.scores)), found.scores
     areas = (found.boxes[:, 2:] - found.boxes[:, :2]).prod(1)
-    alike = mutual_oks(found.keypoints, areas, description["skeleton"]["sigmas"])
+    least = rule.get("oks_min_score")  # files written before it was there have none
+    counted = None if least is None else found.keypoint_scores > least
+    alike = mutual_oks(found.keypoints, areas, description["skeleton"]["sigmas"], counted)
     hard = rule["method"] == "hard"
     limit = len(areas) if hard else rule["max_poses"] if rule["max_poses"] > 0 else len(areas)
     taken: list[int] = []
@@ -285,12 +289,20 @@ def suppress_people(found: Found, description: Mapping[str, Any]) -> tuple[Array
     return np.array(taken), current[taken]
 
 
-def mutual_oks(keypoints: Array, areas: Array, sigmas: Sequence[float]) -> Array:
-    """(N, N) float32 object keypoint similarity of poses (N, K, 2), with the mean of both areas (N,)."""
+def mutual_oks(keypoints: Array, areas: Array, sigmas: Sequence[float], counted: Array | None = None) -> Array:
+    """(N, N) float32 object keypoint similarity of poses (N, K, 2), with the mean of both areas (N,).
+
+    With ``counted`` (N, K), of two poses only keypoints that count in both; 0 where there are none.
+    """
     squares = ((keypoints[:, None] - keypoints[None]) ** 2).sum(-1)
     area = (areas[:, None] + areas[None]) / 2 + np.spacing(1)
     scale = np.array([2 * (2 * sigma) ** 2 for sigma in sigmas])
-    alike: Array = np.exp(-squares / (area[..., None] * scale)).mean(-1).astype(np.float32)
+    each = np.exp(-squares / (area[..., None] * scale))
+    if counted is None:
+        mean: Array = each.mean(-1).astype(np.float32)
+        return mean
+    both = counted[:, None] & counted[None]
+    alike: Array = ((each * both).sum(-1) / both.sum(-1).clip(1)).astype(np.float32)
     return alike
 
 
@@ -309,8 +321,14 @@ def _onnx(path: Path, device: str, threads: int) -> Opened:
     providers = [cuda] if cuda in there and device != "cpu" else []
     providers.append("CPUExecutionProvider")
     session = _loaded(path, lambda: runtime.InferenceSession(str(path), options, providers=providers))
+    on_cuda = session.get_providers()[0] == cuda
+    if device == "cuda" and not on_cuda:  # onnxruntime goes on without it
+        raise ValueError(
+            f"device 'cuda': onnxruntime {runtime.__version__} cannot start CUDA here; it needs an NVIDIA GPU and the "
+            "CUDA and cuDNN it was built for (pip install 'onnxruntime-gpu[cuda,cudnn]'), or take device 'cpu'"
+        )
     text = session.get_modelmeta().custom_metadata_map.get(KEY)
-    place = "cuda" if session.get_providers()[0] == cuda else "the CPU"
+    place = "cuda" if on_cuda else "the CPU"
     return text, lambda feeds: session.run(None, dict(feeds)), f"{place} (onnxruntime {runtime.__version__})"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,10 @@ import torch
 from torch import nn
 
 from poise.checkpoints import LoadedCheckpoint
+from poise.export.description import describe
+from poise.export.graph import pose_graph, with_operator
 from poise.models import PoseModel, build_model, parse_model_config
+from poise.runtime import ExportedModel
 from poise.skeletons import COCO17, LSP14, Skeleton
 from poise.types import ImageArray
 
@@ -51,6 +55,21 @@ def small_model(config: dict[str, Any], skeleton: Skeleton = COCO17, **switches:
 def loaded(system: str, **metadata: Any) -> LoadedCheckpoint:
     """The small model of a system as if it came from a checkpoint."""
     return LoadedCheckpoint(small_model(*SYSTEMS[system]), metadata)
+
+
+class Eager(ExportedModel):
+    """The runtime around a graph that has not been written; with an input of one size, by the deformable operator."""
+
+    def __init__(self, model: PoseModel, canvas: tuple[int, int] | None) -> None:
+        self.path, self.running = Path("a graph"), "torch"
+        self.description = describe(model, {}, canvas, "float32")
+        graph = pose_graph(model) if canvas is None else with_operator(pose_graph(model))
+
+        def run(feeds: Any) -> Any:
+            with torch.no_grad():
+                return [output.numpy() for output in graph(*(torch.from_numpy(v) for v in feeds.values()))]
+
+        self._run = run
 
 
 def noise(height: int, width: int, seed: int = 0) -> ImageArray:

@@ -16,10 +16,11 @@ from small_models import SYSTEMS, loaded, noise
 
 import poise
 from poise.checkpoints import LoadedCheckpoint
-from poise.export import exporting
+from poise.export import exporting, writers
 from poise.export.exporting import Plan, Report, export_model
-from poise.export.parity import ParityError, by_torch, compare, photographs
+from poise.export.parity import MOST_PHOTOGRAPHS, ParityError, by_torch, compare, photographs
 from poise.export.quantise import Pictures
+from poise.extras import MissingLibraryError
 from poise.predict.exported import ExportedPredictor
 from poise.predict.people import FoundPeople
 from poise.predict.predictor import Predictor
@@ -87,11 +88,41 @@ def test_standard_operators_only(files: Any) -> None:
     for system, (_, report) in files.items():
         proto = onnx.load(str(report.path))
         onnx.checker.check_model(proto)
-        assert {entry.domain for entry in proto.opset_import} == {""}
+        assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", 20)]
         types = {node.op_type for node in proto.graph.node}
         assert ("DeformConv" in types) == (system == "smpr")
         assert ("GridSample" in types) == (system == "directpose")
         assert not any(node.metadata_props or node.doc_string for node in proto.graph.node)
+
+
+def test_operators_of_another_version_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = writers._simplified
+
+    def older(*arguments: Any) -> Any:
+        proto = original(*arguments)
+        proto.opset_import[0].version = 18
+        return proto
+
+    monkeypatch.setattr(writers, "_simplified", older)
+    with pytest.raises(ValueError, match=r"opset \[18\], not 20"):
+        export_model(loaded("rsn"), tmp_path / "a.onnx", Plan())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cuda_that_cannot_start_is_told(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An onnxruntime for CUDA goes on with the CPU where CUDA's libraries are missing."""
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("CUDA is there")
+    path = files["rsn"][1].path
+    with pytest.raises(ValueError, match="needs onnxruntime-gpu"):
+        ExportedModel(path, "cuda")
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    with pytest.raises(ValueError, match="cannot start CUDA here"):
+        ExportedModel(path, "cuda")
+    assert ExportedModel(path, "auto").running.startswith("the CPU")
 
 
 def test_an_input_of_any_size_finds_what_poise_predict_finds(files: Any, folder: Path) -> None:
@@ -245,12 +276,16 @@ def test_differences_are_seen(files: Any, folder: Path) -> None:
     right = by_torch(source.model, picture, ExportedModel(report.path).description)[0]
     from dataclasses import replace
 
-    assert compare(right, right, "x").keypoints == 0
+    assert compare(right, right, "x")[2:] == (0, 0, 0)
+    near = compare(right, replace(right, keypoints=right.keypoints + 0.3, boxes=right.boxes - 0.2), "x")
+    assert near.keypoints == pytest.approx(0.3 * 2**0.5, abs=1e-4)
+    assert near.boxes == pytest.approx(0.2 * 2**0.5, abs=1e-4)
     nowhere = np.full_like(right.keypoints, np.nan)
     for wrong in (
         replace(right, keypoints=nowhere), replace(right, scores=right.scores * np.nan),
         replace(right, keypoint_scores=right.keypoint_scores * np.nan),
-        replace(right, keypoints=right.keypoints + 0.6), replace(right, scores=right.scores + 0.002),
+        replace(right, keypoints=right.keypoints + 0.4), replace(right, scores=right.scores + 0.002),
+        replace(right, boxes=right.boxes * np.nan), replace(right, boxes=right.boxes + 0.4),
         replace(right, keypoint_scores=right.keypoint_scores - 0.002), right[:0],
     ):  # fmt: skip
         with pytest.raises(ParityError):
@@ -266,8 +301,10 @@ def test_differences_are_seen(files: Any, folder: Path) -> None:
         (Plan("onxx"), "onnx"),
         (Plan(half=True, int8=True), "one of them"),
         (Plan(dynamic=True, size=(64, 64)), "one of them"),
-        (Plan("pt2", half=True), "onnx and openvino"),
+        (Plan("pt2", int8=True), "onnx and openvino"),
         (Plan("torchscript", int8=True), "onnx and openvino"),
+        (Plan(max_loss=-1), "0..100"),
+        (Plan(max_loss=float("nan")), "0..100"),
         (Plan(int8=True), "--calibrate"),
         (Plan(pictures=Pictures(())), "for int8"),
         (Plan(size=(100, 100)), "multiples of 32"),
@@ -278,6 +315,35 @@ def test_plans_that_make_no_sense(plan: Plan, words: str, tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=words):
         export_model(loaded("directpose"), tmp_path / "a.onnx", plan)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("missing", "format"),
+    [("onnxruntime", "openvino"), ("onnxruntime", "onnx"), ("onnxscript", "openvino"), ("openvino", "openvino")],
+)
+def test_a_missing_library_is_told_before_any_work(
+    missing: str, format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setitem(sys.modules, missing, None)
+    for plan in (Plan(format), Plan(format, int8=True, pictures=Pictures(()))):
+        with pytest.raises(MissingLibraryError, match=f"needs {missing}, which is not installed"):
+            export_model(LoadedCheckpoint(None, {}), tmp_path / "a", plan)  # type: ignore[arg-type]
+
+
+def test_upright_and_lying_photographs_are_among_those_compared(tmp_path: Path) -> None:
+    def shapes() -> list[bool]:
+        return [photo.image.shape[0] > photo.image.shape[1] for photo in photographs(tmp_path)]
+
+    assert sorted(p.image.shape[0] > p.image.shape[1] for p in photographs()) == [False, True]
+    lying, upright = (Image.fromarray(noise(*size)) for size in ((20, 30), (30, 20)))
+    for number in range(MOST_PHOTOGRAPHS + 2):
+        lying.save(tmp_path / f"{number}.png")
+    assert shapes() == [False] * MOST_PHOTOGRAPHS
+    upright.save(tmp_path / "99.png")
+    assert shapes() == [False] * (MOST_PHOTOGRAPHS - 1) + [True]
+    upright.save(tmp_path / "2.png")
+    assert shapes() == [i == 2 for i in range(MOST_PHOTOGRAPHS)]
 
 
 def test_the_photographs_are_those_of_the_examples() -> None:

@@ -9,13 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-from small_models import SYSTEMS, loaded, noise
+from small_models import SYSTEMS, loaded, noise, small_model
 from typer.testing import CliRunner
 
+from poise.checkpoints import LoadedCheckpoint, save_checkpoint
 from poise.cli.main import app
+from poise.data.images import read_image
 from poise.export.exporting import Plan, export_model
 from poise.export.quantise import Pictures, last_convolutions
+from poise.export.writers import LARGE
+from poise.geometry.affine import fit
 from poise.predict.boxes import Boxes, PersonBoxes
 from poise.predict.people import People
 from poise.runtime import KEPT_GRAPHS, ExportedModel
@@ -57,6 +62,7 @@ def test_openvino(system: str, photos: Path, tmp_path: Path) -> None:
     assert report.parity.poses >= 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.bin", "a.xml"]
     assert report.size == sum(p.stat().st_size for p in tmp_path.iterdir())
+    assert report.parity.boxes < 0.1
     with pytest.raises(ValueError, match="CUDA"):
         ExportedModel(report.path, "cuda")
 
@@ -170,19 +176,93 @@ def test_half_is_half_as_large(photos: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("suffix", "system"),
+    [
+        ("torchscript", "rsn"),
+        pytest.param("torchscript", "smpr", marks=pytest.mark.slow),
+        pytest.param("pt2", "smpr", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.torch.jit.load. is deprecated")
+def test_half_for_torch(suffix: str, system: str, photos: Path, tmp_path: Path) -> None:
+    """Of a small model's file the graph is the larger part, so what is stored is looked at."""
+    source = loaded(system)
+    report = export_model(source, tmp_path / f"a.{suffix}", Plan(suffix, half=True, photographs=photos))
+    assert report.description["weights"] == "float16"
+    assert report.parity.poses >= 2
+    if suffix == "torchscript":
+        stored = torch.jit.load(str(report.path)).state_dict()
+    else:
+        stored = torch.export.load(str(report.path)).state_dict
+    large = [tensor for tensor in stored.values() if tensor.ndim > 1 and tensor.numel() >= LARGE]
+    assert len(large) > 10
+    assert {tensor.dtype for tensor in large} == {torch.float16}
+    assert all(p.dtype == torch.float32 for p in source.model.parameters())  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "int8"),
+    [
+        ("torchscript", False),
+        *(pytest.param(suffix, False, marks=pytest.mark.slow) for suffix in ("onnx", "pt2", "xml")),
+        *(pytest.param(suffix, True, marks=pytest.mark.slow) for suffix in ("onnx", "xml")),
+    ],
+)
+@pytest.mark.parametrize("system", ["smpr", pytest.param("directpose", marks=pytest.mark.slow)])
+def test_models_with_limits_of_both_sides_take_pictures_of_any_shape(
+    suffix: str, system: str, int8: bool, photos: Path, tmp_path: Path
+) -> None:
+    """Upright and lying photographs are as large in the input as the model wants them."""
+    if suffix == "xml":
+        pytest.importorskip("openvino")
+    config, skeleton = SYSTEMS[system]
+    model = small_model(config, skeleton, view={"long_side": 224, "short_side": 160})
+    pictures = Pictures.of(photos) if int8 else None
+    plan = Plan({"xml": "openvino"}.get(suffix, suffix), int8=int8, pictures=pictures, photographs=photos)
+    report = export_model(LoadedCheckpoint(model, {"min_score": 0.05}), tmp_path / f"a.{suffix}", plan)
+    assert report.description["canvas"] is None
+    assert report.notes == ("the input has the shape of the picture",)
+    assert report.parity.poses >= 2
+    if report.loss is not None:
+        assert 0.1 < report.loss.before <= 1
+    for number in range(3):
+        image = read_image(photos / f"{number}.png")
+        seen = ExportedModel(report.path, threads=1).whole_feeds(image)
+        assert tuple(seen["size"]) == fit(image.shape[:2], model.view)[1]
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--size", "big"], "384x512"),
         (["--calibrate", "photos"], "only with --int8"),
         (["--format", "coreml"], "is not known"),
         (["--int8"], "--calibrate"),
-        (["--half", "--format", "pt2"], "onnx and openvino"),
+        (["--max-loss", "2"], "only with --int8"),
+        (["--int8", "--calibrate", ".", "--max-loss", "2"], "only with --annotations"),
+        (["--int8", "--calibrate", "nowhere"], "nowhere does not exist"),
+        (["--int8", "--max-loss", "101"], "100"),
     ],
 )
 def test_command_lines_that_make_no_sense(words: list[str], message: str) -> None:
     result = CliRunner().invoke(app, ["export", "default", *words])
     assert result.exit_code in (1, 2)
     assert message in " ".join(result.stderr.split())
+
+
+def test_what_a_file_does_not_do_is_told(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = loaded("smpr")
+    save_checkpoint(tmp_path / "a.safetensors", source.model, metadata={"scales": [[160, 160], [96, 96]]})
+    words = ["export", "a.safetensors", "--format", "torchscript", "--photos", str(photos)]
+    told = "looks once, at 160 px; the model itself looks at 160 and 96 px"
+    text = CliRunner().invoke(app, words)
+    assert text.exit_code == 0, text.output
+    assert told in text.stdout.splitlines()
+    document = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    assert document["notes"] == [told]
+    assert document["model_scales"] == [[160, 160], [96, 96]]
+    assert "scales" not in ExportedModel("a.torchscript").description["metadata"]
 
 
 @pytest.mark.slow
@@ -206,7 +286,10 @@ def test_the_shipped_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert document["parity"]["photographs"] == 2
         assert document["parity"]["poses"] > 10
         assert document["parity"]["keypoints"] < 0.01
+        assert document["parity"]["boxes"] < 0.01
         assert document["parity"]["scores"] < 1e-4
+        assert document["model_scales"] == [[608, 608], [320, 320]]
+        assert document["notes"] == ["looks once, at 608 px; the model itself looks at 608 and 320 px"]
         found.append(ExportedModel(document["path"]).find(noise(300, 400)))
     for other in found[1:]:
         np.testing.assert_allclose(other.keypoints, found[0].keypoints, atol=0.05)

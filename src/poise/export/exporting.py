@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from poise.checkpoints import LoadedCheckpoint
-from poise.export.description import describe, fixed_canvas
+from poise.export.description import canvas_of, describe, looks_once
 from poise.export.graph import pose_graph
 from poise.export.parity import Parity, ParityError, Photograph, check, photographs
 from poise.export.quantise import Loss, Pictures, measure_loss, quantise
@@ -22,9 +22,13 @@ from poise.settings import nearest
 Tell = Callable[[str], None]
 """Is told what happens next."""
 QUANTISED = ("onnx", "openvino")
-HALVED = ("onnx", "openvino")
-RUN_BY = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
-"""What each format needs beside torch, to be written and to be checked."""
+RUN_BY = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "onnxruntime", "openvino"),
+}
+"""What each format needs beside torch, to be written and to be checked: OpenVINO's files are made of ONNX files."""
+MAX_LOSS = 5.0
+"""Points of AP (0..100) that quantising may cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +38,12 @@ class Plan:
     Attributes:
         format: ``onnx``, ``openvino``, ``torchscript`` or ``pt2``.
         dynamic: the input may have any size (a multiple of the stride), as the picture's shape asks for.
-        size: (height, width) of an input of one size; None: what the model's view says.
+        size: (height, width) of an input of one size; None: what the model's view says, any if that limits both sides.
         half: store the weights in half precision.
         int8: compute convolutions with whole numbers of eight bits, their ranges read off ``pictures``.
         pictures: for ``int8``.
         photographs: a folder of pictures that the file is checked with; None: those that come with Poise.
+        max_loss: points of AP that ``int8`` may cost, where ``pictures`` have annotations to measure it with.
     """
 
     format: str = "onnx"
@@ -48,6 +53,7 @@ class Plan:
     int8: bool = False
     pictures: Pictures | None = None
     photographs: Path | None = None
+    max_loss: float = MAX_LOSS
 
     def check(self) -> None:
         """``ValueError`` if something does not go together, or a library is missing."""
@@ -57,17 +63,16 @@ class Plan:
             raise ValueError("a size is for inputs of one size, dynamic is for any; ask for one of them")
         if self.half and self.int8:
             raise ValueError("half and int8 are two ways to make weights smaller; ask for one of them")
-        for wanted, name, formats in ((self.half, "half", HALVED), (self.int8, "int8", QUANTISED)):
-            if wanted and self.format not in formats:
-                raise ValueError(f"{name} is for the formats {' and '.join(formats)}, not for {self.format}")
+        if self.int8 and self.format not in QUANTISED:
+            raise ValueError(f"int8 is for the formats {' and '.join(QUANTISED)}, not for {self.format}")
+        if not 0 <= self.max_loss <= 100:
+            raise ValueError(f"max_loss {self.max_loss} must lie in 0..100: points of AP")
         if self.int8 and self.pictures is None:
             raise ValueError("int8 needs pictures like those the model will see, to calibrate it: --calibrate DIR")
         if self.pictures is not None and not self.int8:
             raise ValueError("pictures to calibrate are for int8")
         for library in RUN_BY.get(self.format, ()):
             needs(library, "export", f"exporting to {self.format}")
-        if self.int8:
-            needs("onnxruntime", "export", "quantising")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,13 @@ class Report:
     parity: Parity
     loss: Loss | None = None
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user of the file should know of it, as sentences."""
+        free = self.description["view"]["kind"] == "whole" and self.description["canvas"] is None
+        notes = looks_once(self.description), "the input has the shape of the picture" if free else None
+        return tuple(note for note in notes if note is not None)
+
 
 def export_model(
     loaded: LoadedCheckpoint, path: str | Path, plan: Plan, name: str = "", tell: Tell = lambda text: None
@@ -102,7 +114,7 @@ def export_model(
         tell: is told what happens.
 
     Raises:
-        ParityError: the file would find something else than torch; nothing is written.
+        ParityError: the file would find something else than torch, or quantising costs too much; nothing is written.
         ValueError: ``plan`` cannot be followed, or a library is missing.
     """
     plan.check()
@@ -111,7 +123,7 @@ def export_model(
     if path.suffix.lower() != suffix:
         raise ValueError(f"a file of the format {plan.format} ends with {suffix}, and {path} does not")
     model = loaded.model
-    canvas = None if plan.dynamic else fixed_canvas(model.view, plan.size)
+    canvas = canvas_of(model.view, plan.size, plan.dynamic)
     pictures = photographs(plan.photographs)
     least_side = LEAST_CELLS * model.view.stride if plan.format == "pt2" else 0
     description = describe(model, loaded.metadata, canvas, "float16" if plan.half else "float32", name, least_side)
@@ -143,9 +155,21 @@ def _quantised(first: Path, made: Path, description: dict[str, Any], plan: Plan,
         onnx_to_openvino(small, made, {**description, "weights": "int8"})
     tell("measuring average precision before and after")
     loss = measure_loss(whole, ExportedModel(made if plan.format == "openvino" else small), plan.pictures)
+    if plan.pictures.annotations is not None:
+        _tolerable(loss, plan.max_loss)
     if plan.format == "onnx":
         small.replace(made)
     return loss
+
+
+def _tolerable(loss: Loss, most: float) -> None:
+    """``ParityError`` if quantising cost more than ``most`` points of AP; NaN is more."""
+    before, after = 100 * loss.before, 100 * loss.after
+    if not before - after <= most:
+        raise ParityError(
+            f"int8 costs {before - after:.1f} points of AP ({before:.1f} before, {after:.1f} after; {loss.truth}), "
+            f"more than the {most:g} of --max-loss; calibrate with more pictures, or leave int8 out"
+        )
 
 
 def _put(made: Path, path: Path) -> int:

@@ -226,7 +226,8 @@ def _clipped(found: dense.Candidates, size: Tensor, to_image: Tensor) -> dense.C
 
 def _to_picture_points(points: Tensor, to_image: Tensor) -> Tensor:
     """Points (..., 2) through one map (2, 3)."""
-    return points @ to_image[:, :2].T + to_image[:, 2]
+    x, y = points[..., :1], points[..., 1:]  # torch 2.6 writes no product of matrices with an open number of rows
+    return x * to_image[:, 0] + y * to_image[:, 1] + to_image[:, 2]
 
 
 def _mapped(points: Tensor, maps: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from poise.data.images import read_image
+from poise.data.images import image_size, read_image
 from poise.data.views import image_tensor, normalise
 from poise.models.base import PoseModel
 from poise.predict.boxes import Boxes, PersonBoxes
@@ -33,10 +33,11 @@ PEOPLE = {
 }
 """Boxes of the people in them, xyxy."""
 MOST_PHOTOGRAPHS = 20
+"""Of a folder; upright and lying ones are among them if it has both."""
 LEAST_SCORE = 0.01
 """Poses of lower scores are not compared: nobody looks at them."""
 KEYPOINT_LIMIT = 0.5
-"""Largest distance (px) of a keypoint from where torch finds it."""
+"""Largest distance (px) of a keypoint, or of a corner of a box, from where torch finds it."""
 SCORE_LIMIT = 1e-3
 
 
@@ -53,6 +54,14 @@ class Photograph(NamedTuple):
     """For models that look at one person at a time."""
 
 
+class Gaps(NamedTuple):
+    """How far two poses are apart at most: keypoints and corners of boxes (px), scores of poses and keypoints."""
+
+    keypoints: float
+    boxes: float
+    scores: float
+
+
 class Parity(NamedTuple):
     """How far an exported file is from torch."""
 
@@ -61,6 +70,8 @@ class Parity(NamedTuple):
     """Compared."""
     keypoints: float
     """Largest distance of a keypoint, px."""
+    boxes: float
+    """Largest distance of a corner of a box, px."""
     scores: float
     """Largest difference of a score of a pose or keypoint."""
 
@@ -68,17 +79,33 @@ class Parity(NamedTuple):
 def photographs(folder: str | Path | None = None) -> list[Photograph]:
     """The first pictures of a folder, each with one box around everything; None: those that come with Poise.
 
+    If all of them lie, or all stand, the last one makes room for the first of the folder that does not: a network is
+    to be seen with both.
+
     Raises:
         FileNotFoundError: there is no such folder.
         ValueError: it has no pictures, or one cannot be read.
     """
     found = []
-    for path in find_pictures(FOLDER if folder is None else folder)[:MOST_PHOTOGRAPHS]:
+    for path in _chosen(find_pictures(FOLDER if folder is None else folder)):
         image = read_image(path)
         whole = ((-0.5, -0.5, image.shape[1] - 0.5, image.shape[0] - 0.5),)
         people = PEOPLE.get(path.name, whole) if folder is None else whole
         found.append(Photograph(path.name, image, PersonBoxes.of(people, [1.0] * len(people))))
     return found
+
+
+def _chosen(paths: Sequence[Path]) -> list[Path]:
+    """`MOST_PHOTOGRAPHS` of them, upright and lying ones if there are both."""
+    first, others = list(paths[:MOST_PHOTOGRAPHS]), paths[MOST_PHOTOGRAPHS:]
+    if others and len(shapes := {_upright(path) for path in first}) == 1:
+        first[-1] = next((path for path in others if _upright(path) not in shapes), first[-1])
+    return first
+
+
+def _upright(path: Path) -> bool:
+    height, width = image_size(path)
+    return height > width
 
 
 def check(exported: ExportedModel, model: PoseModel, pictures: Sequence[Photograph]) -> Parity:
@@ -92,7 +119,7 @@ def check(exported: ExportedModel, model: PoseModel, pictures: Sequence[Photogra
         pictures: with people, so that there is something to compare.
 
     Raises:
-        ParityError: they differ by more than `KEYPOINT_LIMIT` and `SCORE_LIMIT`, or nobody was found.
+        ParityError: they differ by more than `KEYPOINT_LIMIT` or `SCORE_LIMIT`, or nobody was found.
     """
     reference = by_torch(model, pictures, exported.description)
     found = by_runtime(exported, pictures)
@@ -102,7 +129,8 @@ def check(exported: ExportedModel, model: PoseModel, pictures: Sequence[Photogra
         raise ParityError(
             "torch finds nobody in the photographs: name a folder with people that the model knows (--photos)"
         )
-    return Parity(len(parts), total, max(p.keypoints for p in parts), max(p.scores for p in parts))
+    worst = (max(values) for values in zip(*(part[2:] for part in parts), strict=True))
+    return Parity(len(parts), total, *worst)
 
 
 def compare(reference: Poses, found: Poses, name: str) -> Parity:
@@ -112,28 +140,38 @@ def compare(reference: Poses, found: Poses, name: str) -> Parity:
         ParityError: by more than the limits; says where.
     """
     left = list(range(len(found)))
-    worst = [0.0, 0.0]
+    worst = Gaps(0.0, 0.0, 0.0)
     expected = reference.filter(LEAST_SCORE)
     for pose in expected:
-        distances = np.abs(found.keypoints[left] - pose.keypoints).max((1, 2), initial=0.0)
+        distances = np.linalg.norm(found.keypoints[left] - pose.keypoints, axis=-1).max(1, initial=0.0)
         if not len(distances):
             raise ParityError(f"in {name} torch finds {len(expected)} people, the exported model {len(found)}")
         # several may lie in one place: the one of nearest score is meant
         near = distances <= max(distances.min(), KEYPOINT_LIMIT)
         best = int(np.where(near, np.abs(found.scores[left] - pose.scores[0]), np.inf).argmin())
         other = left.pop(best)
-        marks = np.abs(found.keypoint_scores[other] - pose.keypoint_scores[0]).max()
-        score = float(np.max([marks, abs(found.scores[other] - pose.scores[0])]))
-        gaps = float(np.abs(found.keypoints[other] - pose.keypoints[0]).max()), score
-        worst = [max(worst[0], gaps[0]), max(worst[1], gaps[1])]
-        if not (gaps[0] <= KEYPOINT_LIMIT and gaps[1] <= SCORE_LIMIT):  # NaN is no agreement
+        gaps = _gaps(pose, found[other])
+        worst = Gaps(*map(max, worst, gaps))
+        # NaN is no agreement
+        if not (gaps.keypoints <= KEYPOINT_LIMIT and gaps.boxes <= KEYPOINT_LIMIT and gaps.scores <= SCORE_LIMIT):
             raise ParityError(
-                f"in {name} a pose of score {pose.scores[0]:.4f} is {gaps[0]:.3f} px and {gaps[1]:.5f} in score away "
-                f"from torch's; allowed are {KEYPOINT_LIMIT} px and {SCORE_LIMIT}"
+                f"in {name} a pose of score {pose.scores[0]:.4f} is {gaps.keypoints:.3f} px, its box {gaps.boxes:.3f} "
+                f"px and a score {gaps.scores:.5f} away from torch's; allowed are {KEYPOINT_LIMIT} px and {SCORE_LIMIT}"
             )
     if left and found.scores[left].max() > LEAST_SCORE + SCORE_LIMIT:
         raise ParityError(f"in {name} the exported model finds somebody whom torch does not find")
     return Parity(1, len(expected), *worst)
+
+
+def _gaps(pose: Poses, found: Poses) -> Gaps:
+    """Between two poses, each alone in its `Poses`; NaN where one has NaN."""
+    corners, others = pose.boxes.reshape(2, 2), found.boxes.reshape(2, 2)
+    marks = np.append(pose.keypoint_scores - found.keypoint_scores, pose.scores - found.scores)
+    return Gaps(
+        float(np.linalg.norm(pose.keypoints - found.keypoints, axis=-1).max()),
+        float(np.linalg.norm(corners - others, axis=-1).max()),
+        float(np.abs(marks).max()),
+    )
 
 
 def by_runtime(exported: ExportedModel, pictures: Sequence[Photograph]) -> list[Poses]:

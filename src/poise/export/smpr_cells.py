@@ -61,7 +61,7 @@ class SMPRLevel:
         """Aligned features (m, C) of the pose tower at the cells (m,)."""
         assert self.head.align is not None
         assert self.offsets is not None
-        rows, columns = torch.div(wanted, self.size[1], rounding_mode="floor"), wanted % self.size[1]
+        rows, columns = _places(wanted, self.size[1])
         offsets = self.offsets[0].flatten(1).T[wanted]
         taps = sampling_plan_at(offsets, rows, columns, KERNEL, STEP, STEP, STEP, self.size)
         return F.relu(deform_conv2d_at(self.tower[0], self.head.align.pose.weight, taps))
@@ -105,8 +105,9 @@ class SMPRCells:
         features = torch.cat([features, torch.zeros_like(features[:1])])
         place = torch.cumsum(near.to(torch.int64), 0) - 1
         shift = torch.arange(-1, 2, device=chosen.device)
-        rows = torch.div(self.index, width, rounding_mode="floor")[:, None] + shift.repeat_interleave(3)
-        columns = (self.index % width)[:, None] + shift.repeat(3)
+        row, column = _places(self.index, width)
+        rows = row[:, None] + shift.repeat_interleave(3)
+        columns = column[:, None] + shift.repeat(3)
         inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
         cells = place[torch.where(inside, rows * width + columns, 0)]
         outside = near.sum() + 1  # the row of zeros
@@ -119,6 +120,12 @@ class SMPRCells:
         weight = convolution.weight.permute(2, 3, 1, 0).reshape(-1, convolution.out_channels)
         product = self._patches @ weight
         return product if convolution.bias is None else product + convolution.bias
+
+
+def _places(index: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Rows and columns (n,) of cells; no remainder, which the exporter to ONNX cannot write for a free width."""
+    rows = torch.div(index, width, rounding_mode="floor")
+    return rows, index - rows * width
 
 
 def _with_last(chosen: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ Nothing here checks what a file computes: `poise.export.parity` does.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import tempfile
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.nn.utils.parametrize import register_parametrization
 
 from poise.export.graph import CropGraph, CropPoses, WholeGraph, WholePoses, with_operator
 from poise.extras import needs
@@ -31,6 +33,8 @@ MOST_CELLS = 512
 MOST_PEOPLE = 4096
 LARGE = 1024
 """Tensors with fewer values stay in single precision."""
+OPSET = 20
+"""Version of ONNX's operators in the files."""
 
 Graph = WholeGraph | CropGraph
 Write = Callable[[Graph, Size | None, Path, Mapping[str, Any]], None]
@@ -50,6 +54,7 @@ def write_onnx(
 
     Raises:
         MissingLibraryError: a library of the extra ``export`` is missing.
+        ValueError: the libraries at hand cannot write operators of `OPSET`.
     """
     onnx = needs("onnx", "export", "exporting to ONNX")
     needs("onnxscript", "export", "exporting to ONNX")
@@ -58,6 +63,7 @@ def write_onnx(
     with _quiet():
         made = torch.onnx.export(
             recorded(with_operator(graph) if operator else graph, canvas),
+            opset_version=OPSET,
             dynamo=True,
             optimize=False,  # slow; `_simplified` does more
             input_names=("image", "size", "to_image") if whole else ("image", "to_image", "box_scores"),
@@ -66,6 +72,11 @@ def write_onnx(
         )
     assert made is not None
     proto = _simplified(made.model_proto, onnx)
+    written = [entry.version for entry in proto.opset_import if not entry.domain]
+    if written != [OPSET]:  # a failed conversion is but logged
+        raise ValueError(
+            f"torch {torch.__version__} writes ONNX opset {written}, not {OPSET}: pip install -U torch onnxscript"
+        )
     for node in proto.graph.node:
         node.ClearField("metadata_props")  # lines of source code, a third of the file
         node.ClearField("doc_string")
@@ -98,13 +109,13 @@ def write_pt2(graph: Graph, canvas: Size | None, path: Path, description: Mappin
     """One ``.pt2`` file for ``torch.export.load``; it needs torchvision's operators. Arguments as `write_onnx`."""
     with _quiet():
         text = json.dumps(description, allow_nan=False)
-        torch.export.save(recorded(graph, canvas), str(path), extra_files={KEY: text})
+        torch.export.save(recorded(graph, canvas, _halved(description)), str(path), extra_files={KEY: text})
 
 
 def write_torchscript(graph: Graph, canvas: Size | None, path: Path, description: Mapping[str, Any]) -> None:
     """One ``.torchscript`` file for ``torch.jit.load``; it needs torchvision's operators. Arguments as `write_onnx`."""
     with _quiet(), torch.no_grad():
-        traced = torch.jit.trace(_Plain(graph), _example(graph, canvas), check_trace=False)
+        traced = torch.jit.trace(_plain(graph, _halved(description)), _example(graph, canvas), check_trace=False)
         torch.jit.save(traced, str(path), _extra_files={KEY: json.dumps(description, allow_nan=False)})
 
 
@@ -115,8 +126,14 @@ SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".torchscript", 
 """Of the file of each format."""
 
 
-def recorded(graph: Graph, canvas: Size | None) -> ExportedProgram:
-    """The graph without Python in it: it is run once, and what it did is kept. Arguments as `write_onnx`."""
+def recorded(graph: Graph, canvas: Size | None, half: bool = False) -> ExportedProgram:
+    """The graph without Python in it: it is run once, and what it did is kept.
+
+    Args:
+        graph: as `write_onnx`.
+        canvas: as `write_onnx`.
+        half: keep its weights in half precision.
+    """
     shapes: Any = (None, None, None)
     if isinstance(graph, CropGraph):
         people = {0: Dim("people", min=1, max=MOST_PEOPLE)}
@@ -126,7 +143,16 @@ def recorded(graph: Graph, canvas: Size | None) -> ExportedProgram:
         rows, columns = (Dim(name, min=LEAST_CELLS, max=MOST_CELLS) for name in ("rows", "columns"))
         shapes = {1: stride * rows, 2: stride * columns}, None, None
     with _quiet():
-        return torch.export.export(_Plain(graph), _example(graph, canvas), dynamic_shapes=(shapes,), strict=False)
+        module, example = _plain(graph, half), _example(graph, canvas)
+        return torch.export.export(module, example, dynamic_shapes=(shapes,), strict=False)
+
+
+def _halved(description: Mapping[str, Any]) -> bool:
+    return bool(description["weights"] == "float16")
+
+
+def _plain(graph: Graph, half: bool) -> _Plain:
+    return _Plain(_stored_in_half(graph) if half else graph)
 
 
 class _Plain(nn.Module):
@@ -139,6 +165,26 @@ class _Plain(nn.Module):
     def forward(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         """As the graph's."""
         return tuple(self.finder(*arguments))
+
+
+class _Single(nn.Module):
+    """Weights in half precision as the layers want them."""
+
+    def forward(self, half: Tensor) -> Tensor:
+        """In single precision."""
+        return half.float()
+
+
+def _stored_in_half(graph: Graph) -> Graph:
+    """A copy whose large filters and matrices are kept in half precision, and made single again whenever it runs."""
+    graph = copy.deepcopy(graph)
+    for module in list(graph.modules()):
+        for name, weight in list(module.named_parameters(recurse=False)):
+            half = weight.detach().half()
+            if weight.dtype == torch.float32 and weight.ndim > 1 and weight.numel() >= LARGE and half.isfinite().all():
+                weight.data = half
+                register_parametrization(module, name, _Single(), unsafe=True)
+    return graph
 
 
 def _example(graph: Graph, canvas: Size | None) -> tuple[Tensor, ...]:
