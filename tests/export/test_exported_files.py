@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from small_models import SYSTEMS, loaded, noise
 
@@ -106,6 +107,21 @@ def test_operators_of_another_version_are_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(writers, "_simplified", older)
     with pytest.raises(ValueError, match=r"opset \[18\], not 20"):
         export_model(loaded("rsn"), tmp_path / "a.onnx", Plan())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_torch_cannot_write_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.onnx.OnnxExporterError("several\nlines")
+
+    monkeypatch.setattr(writers, "recorded", lambda *_: None)
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    for plan, words in (
+        (Plan(), "cannot write this model"),
+        (Plan(dynamic=True), "any size as ONNX: name a --size, or"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            export_model(loaded("directpose"), tmp_path / "a.onnx", plan)
     assert list(tmp_path.iterdir()) == []
 
 

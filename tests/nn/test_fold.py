@@ -69,3 +69,12 @@ def test_diverged_weights_are_told_as_such() -> None:
     model[0].weight.data.fill_(float("inf"))
     with pytest.raises(ValueError, match="weights have diverged"):
         fold_batch_norm(model, torch.randn(1, 3, 8, 8))
+
+
+def test_a_folded_network_stays_as_it_is() -> None:
+    model = _shake(timm.create_model("mobilenetv2_035", features_only=True))
+    once = fold_batch_norm(model, torch.zeros(1, 3, 64, 64))
+    twice = fold_batch_norm(once, torch.zeros(1, 3, 64, 64))
+    assert once.state_dict().keys() == twice.state_dict().keys()
+    for name, value in once.state_dict().items():
+        torch.testing.assert_close(twice.state_dict()[name], value, atol=0, rtol=0)

@@ -54,24 +54,12 @@ def write_onnx(
 
     Raises:
         MissingLibraryError: a library of the extra ``export`` is missing.
-        ValueError: the libraries at hand cannot write operators of `OPSET`.
+        ValueError: the libraries at hand cannot write it, or no operators of `OPSET`.
     """
     onnx = needs("onnx", "export", "exporting to ONNX")
     needs("onnxscript", "export", "exporting to ONNX")
     needs("onnxruntime", "export", "exporting to ONNX")
-    whole = isinstance(graph, WholeGraph)
-    with _quiet():
-        made = torch.onnx.export(
-            recorded(with_operator(graph) if operator else graph, canvas),
-            opset_version=OPSET,
-            dynamo=True,
-            optimize=False,  # slow; `_simplified` does more
-            input_names=("image", "size", "to_image") if whole else ("image", "to_image", "box_scores"),
-            output_names=WholePoses._fields if whole else CropPoses._fields,
-            verbose=False,
-        )
-    assert made is not None
-    proto = _simplified(made.model_proto, onnx)
+    proto = _simplified(_translated(graph, canvas, operator), onnx)
     written = [entry.version for entry in proto.opset_import if not entry.domain]
     if written != [OPSET]:  # a failed conversion is but logged
         raise ValueError(
@@ -86,6 +74,27 @@ def write_onnx(
     entry.key, entry.value = KEY, json.dumps(description, allow_nan=False)
     proto.producer_name, proto.producer_version = "poise", description["poise"]
     onnx.save(proto, str(path))
+
+
+def _translated(graph: Graph, canvas: Size | None, operator: bool) -> Any:
+    """The graph in ONNX's operators; arguments as `write_onnx`."""
+    whole = isinstance(graph, WholeGraph)
+    try:
+        with _quiet():
+            made = torch.onnx.export(
+                recorded(with_operator(graph) if operator else graph, canvas),
+                opset_version=OPSET,
+                dynamo=True,
+                optimize=False,  # slow; `_simplified` does more
+                input_names=("image", "size", "to_image") if whole else ("image", "to_image", "box_scores"),
+                output_names=WholePoses._fields if whole else CropPoses._fields,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        what, way = ("an input of any size", "name a --size, or ") if whole and canvas is None else ("this model", "")
+        raise ValueError(f"torch {torch.__version__} cannot write {what} as ONNX: {way}pip install -U torch") from error
+    assert made is not None
+    return made.model_proto
 
 
 def write_openvino(graph: Graph, canvas: Size | None, path: Path, description: Mapping[str, Any]) -> None:
@@ -180,11 +189,28 @@ def _stored_in_half(graph: Graph) -> Graph:
     graph = copy.deepcopy(graph)
     for module in list(graph.modules()):
         for name, weight in list(module.named_parameters(recurse=False)):
-            half = weight.detach().half()
-            if weight.dtype == torch.float32 and weight.ndim > 1 and weight.numel() >= LARGE and half.isfinite().all():
+            half = _half(weight)
+            if half is not None:
                 weight.data = half
                 register_parametrization(module, name, _Single(), unsafe=True)
     return graph
+
+
+def _half(weight: Tensor) -> Tensor | None:
+    """In half precision, if it is a large filter or matrix that half precision can hold."""
+    half = weight.detach().half()
+    stored = weight.dtype == torch.float32 and weight.ndim > 1 and weight.numel() >= LARGE and half.isfinite().all()
+    return half if stored else None
+
+
+def as_stored_in_half(graph: Graph) -> nn.Module:
+    """A copy of the graph's model, in single precision, with the weights that a file in half precision has."""
+    model = copy.deepcopy(graph.model)
+    for weight in model.parameters():
+        half = _half(weight)
+        if half is not None:
+            weight.data = half.float()
+    return model
 
 
 def _example(graph: Graph, canvas: Size | None) -> tuple[Tensor, ...]:

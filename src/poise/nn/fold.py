@@ -15,7 +15,7 @@ def fold_batch_norm(module: nn.Module, example: Tensor) -> nn.Module:
 
     Which batch norm follows which convolution is seen on one forward pass of ``example`` rather than guessed from
     names, so any backbone works. An activation inside the norm layer (timm's ``BatchNormAct2d``) is kept. A batch
-    norm whose input is not the output of exactly one convolution stays as it is.
+    norm whose input is not the output of exactly one convolution stays as it is. A folded network stays as it is, too.
 
     Args:
         module: any network in which convolution outputs feed only their norm layer.
@@ -73,7 +73,7 @@ def _trace(module: nn.Module, example: Tensor) -> tuple[list[tuple[nn.Conv2d, nn
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             hooks.append(part.register_forward_hook(saw_convolution))
-        elif isinstance(part, nn.BatchNorm2d) and part.track_running_stats:
+        elif isinstance(part, nn.BatchNorm2d) and part.track_running_stats and not isinstance(part, _FoldedNorm):
             hooks.append(part.register_forward_pre_hook(saw_norm))
     try:
         outputs = _tensors(module(example))
