@@ -372,7 +372,7 @@ def test_a_file_as_the_folder_is_told_before_a_model_is_loaded(dots_instead_of_p
     for out in ("file", "file/deep/folder"):
         result = poise("a.png", "--out", out)
         assert (result.exit_code, told(result)) == (
-            1, "poise: file is a file, not a folder; name another folder with --out\n",
+            1, "poise: file is a file, not a folder; name another place with --out\n",
         )  # fmt: skip
     assert dots_instead_of_people == []
 

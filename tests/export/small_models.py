@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from poise.checkpoints import LoadedCheckpoint
@@ -77,3 +78,10 @@ def noise(height: int, width: int, seed: int = 0) -> ImageArray:
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
     return np.ascontiguousarray(np.kron(coarse, np.ones((8, 8, 1), np.uint8))[:height, :width])
+
+
+def three_photos(folder: Path) -> Path:
+    """The folder, with a lying, an upright and a square picture of noise in it."""
+    for number, size in enumerate([(150, 200), (210, 130), (160, 160)]):
+        Image.fromarray(noise(*size, seed=number)).save(folder / f"{number}.png")
+    return folder

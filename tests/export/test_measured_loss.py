@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-from small_models import DIRECTPOSE, Eager, loaded, noise, small_model
+from small_models import DIRECTPOSE, Eager, loaded, small_model, three_photos
 from typer.testing import CliRunner
 
 from poise.cli.main import app
@@ -30,10 +29,7 @@ CROWD = PersonBoxes.of([[10, 10, 100, 120], [30, 0, 120, 140]], [1.0, 0.8])
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    here = tmp_path_factory.mktemp("photos")
-    for number, size in enumerate([(150, 200), (210, 130), (160, 160)]):
-        Image.fromarray(noise(*size, seed=number)).save(here / f"{number}.png")
-    return here
+    return three_photos(tmp_path_factory.mktemp("photos"))
 
 
 def everywhere() -> People:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from small_models import SYSTEMS, loaded, noise, small_model
+from small_models import SYSTEMS, loaded, noise, small_model, three_photos
 from typer.testing import CliRunner
 
 from poise.checkpoints import LoadedCheckpoint, save_checkpoint
@@ -32,10 +31,7 @@ pytest.importorskip("onnxruntime")
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    here = tmp_path_factory.mktemp("photos")
-    for number, size in enumerate([(150, 200), (210, 130), (160, 160)]):
-        Image.fromarray(noise(*size, seed=number)).save(here / f"{number}.png")
-    return here
+    return three_photos(tmp_path_factory.mktemp("photos"))
 
 
 @pytest.mark.parametrize(

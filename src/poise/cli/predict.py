@@ -33,6 +33,7 @@ from poise.cli.options import (
     model_names,
     open_predictor,
     parse_scales,
+    require_folder,
     where_people_are,
 )
 from poise.cli.video_options import (
@@ -145,7 +146,8 @@ def predict(
     with without_collection():
         found, problems = _find(sources)
     if found:
-        _check_folder(wish.out)
+        if wish.out is not None:
+            require_folder(wish.out, "--out")
         if track and all(source.kind == "picture" for source in found):
             complain(_PICTURES)
         choice = PeopleChoice(boxes, people, people_min_score, people_nms)
@@ -203,15 +205,6 @@ def _find(texts: list[str]) -> tuple[list[Source], list[str]]:
         except (ValueError, OSError) as error:
             problems.append(str(error))
     return list(sources.values()), problems
-
-
-def _check_folder(out: Path | None) -> None:
-    """``ValueError`` if files cannot be written to a folder, since it is a file or in one."""
-    for path in (out, *out.parents) if out is not None else ():
-        if path.exists():
-            if not path.is_dir():
-                raise ValueError(f"{path} is a file, not a folder; name another folder with --out")
-            return
 
 
 def _run(
