@@ -84,8 +84,8 @@ def measure(
         logits = [maps + threshold for maps in given.get(count, [own - limit for own in lazy.logits])]
 
         def find() -> int:
-            lazy._aligned.clear()
-            found = network._collect(logits, CellReader(lazy.pose, lazy.quality), [size], None)[0]
+            lazy.forget()
+            found = network._collect(logits, CellReader(lazy.pose, lazy.quality), [size], lambda: None)[0]
             network.suppress(network._poses(found, size))
             return len(found.scores)
 

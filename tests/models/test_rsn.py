@@ -140,7 +140,7 @@ def test_the_small_network_is_cheap() -> None:
 
 
 def test_every_preset_is_sound() -> None:
-    assert len(PRESETS) == 37
+    assert len(PRESETS) == 38
     for name in PRESETS:
         config = preset(name)
         assert isinstance(config, RSNConfig)

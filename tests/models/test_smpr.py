@@ -7,8 +7,9 @@ import torch
 
 from poise.geometry.nms import Suppression
 from poise.models import PRESETS, build_model, dense, parse_model_config, preset, smpr_lazy
-from poise.models.smpr import SMPR, SMPRConfig, SMPROutputs, preselect
+from poise.models.smpr import SMPR, SMPRConfig, SMPROutputs, preselect, preselect_levels
 from poise.models.smpr_loss import judge
+from poise.nn.joint import cells_of, joint_plan
 from poise.skeletons import COCO17, SKELETONS, Skeleton
 from poise.types import Persons, Poses, ViewSpec
 
@@ -91,49 +92,49 @@ def test_aligned_features_are_computed_around_candidates_only(monkeypatch: pytes
     images = _images(1, 3, 128, 128)
     model = _with_candidates(_model(), images, 3)
     cells: list[int] = []
-    real = smpr_lazy.deform_conv2d_at
+    real = smpr_lazy.joint_deform_conv2d_at
 
-    def counted(features: Any, weight: Any, taps: Any) -> torch.Tensor:
-        cells.append(len(taps.rows))
-        return real(features, weight, taps)
+    def counted(table: Any, weight: Any, plan: Any, image: int, index: torch.Tensor) -> torch.Tensor:
+        cells.append(len(index))
+        return real(table, weight, plan, image, index)
 
-    monkeypatch.setattr(smpr_lazy, "deform_conv2d_at", counted)
+    monkeypatch.setattr(smpr_lazy, "joint_deform_conv2d_at", counted)
     assert sum(len(p) for p in model.detect(images, [(128, 128)])) == 3
     assert 0 < sum(cells) <= 27
 
 
-def test_cells_of_a_plan_that_leaves_the_work_to_the_dense_operator() -> None:
-    """As on CUDA, where the plan holds offsets alone."""
-    model = _model()
-    align = model.head.align
+def _aligned(precision: torch.dtype, wanted: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Features at cells of two levels of the second of two images, and those that the dense head computes."""
+    align = _model().head.align
     assert align is not None
-    tower, initial = _images(2, 16, 6, 7), 3 * _images(2, 34, 6, 7)
-    plan = align.plan(initial)
-    rows, columns = torch.tensor([0, 3, 5]), torch.tensor([0, 4, 6])
+    sizes = [(6, 7), (3, 4)]
+    towers = [_images(2, 16, *size) for size in sizes]
+    initial = [3 * _images(2, 34, *size) for size in sizes]
     with torch.no_grad():
-        both = [
-            smpr_lazy.AlignedMap(tower[1], align.pose.weight, p, 1).around(rows, columns)
-            for p in (plan, plan._replace(taps=None))
-        ]
-        dense_pose, _ = align(tower, tower, initial)
-    torch.testing.assert_close(both[0], both[1])
-    torch.testing.assert_close(both[0][:, rows, columns], dense_pose[1][:, rows, columns], atol=1e-5, rtol=1e-5)
+        dense = [align(t, t, i)[0][1].flatten(1).T for t, i in zip(towers, initial, strict=True)]
+        plan = joint_plan([align.offset(i) for i in initial], cells_of(sizes, torch.device("cpu")))
+        cast = [t[1:].to(precision) for t in towers]
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision != torch.float32):
+            found = smpr_lazy.AlignedCells(cast, align.pose.weight, plan, 1).at(wanted)
+    return found, dense
+
+
+def test_aligned_features_at_cells_equal_the_dense_ones() -> None:
+    """Of several levels at once; the row behind them is what lies outside."""
+    wanted = torch.tensor([[0, 25], [41, 42], [53, 54]])
+    found, dense = _aligned(torch.float32, wanted)
+    torch.testing.assert_close(found[wanted.flatten()[:-1]], torch.cat(dense)[wanted.flatten()[:-1]])
+    assert found[54].abs().max() == 0
+    assert found[1].abs().max() == 0  # nobody asked for it
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_aligned_features_in_mixed_precision(precision: torch.dtype) -> None:
     """Towers end in float32 on CUDA, where autocast normalises so, and in bfloat16 on a CPU."""
-    align = _model().head.align
-    assert align is not None
-    tower, initial = _images(1, 16, 6, 7), 3 * _images(1, 34, 6, 7)
-    rows, columns = torch.tensor([0, 3, 5]), torch.tensor([0, 4, 6])
-    with torch.no_grad():
-        plan = align.plan(initial)
-        exact = smpr_lazy.AlignedMap(tower[0], align.pose.weight, plan, 0).around(rows, columns)
-        with torch.autocast("cpu", torch.bfloat16):
-            mixed = smpr_lazy.AlignedMap(tower[0].to(precision), align.pose.weight, plan, 0).around(rows, columns)
+    wanted = torch.arange(54)
+    mixed, dense = _aligned(precision, wanted)
     assert mixed.dtype == precision
-    torch.testing.assert_close(mixed.float(), exact, atol=0.05, rtol=0.05)
+    torch.testing.assert_close(mixed[:54].float(), torch.cat(dense), atol=0.05, rtol=0.05)
 
 
 @pytest.mark.parametrize("name", ["default", "hrnet"])
@@ -150,8 +151,8 @@ def test_poses_are_found_in_mixed_precision(name: str, monkeypatch: pytest.Monke
 
 
 def test_nothing_above_the_threshold_evaluates_no_pose(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = _model(score_threshold=0.9999)
-    monkeypatch.setattr(smpr_lazy, "AlignedMap", lambda *_: pytest.fail("aligned features of poses were computed"))
+    model = _model(score_threshold=0.9999, snap=0.3)
+    monkeypatch.setattr(smpr_lazy, "AlignedCells", lambda *_: pytest.fail("aligned features of poses were computed"))
     assert model.head.heatmap is not None
     model.head.heatmap.register_forward_hook(lambda *_: pytest.fail("the heatmap subnet ran"))
     poses = model.detect(_images(2, 3, 64, 64), [(64, 64), (64, 60)])
@@ -178,6 +179,27 @@ def test_preselect_equals_ranking_everything(limit: int) -> None:
     torch.testing.assert_close(scores, product[expected])
     worst = product[probability > 0.5].min()
     assert all(probability[i] > worst for i in asked)
+
+
+@pytest.mark.parametrize("limit", [0, 5, 12, 100])
+def test_preselect_of_levels_equals_that_of_each(limit: int) -> None:
+    generator = torch.Generator().manual_seed(limit)
+    counts = [40, 12, 6, 2]
+    probability, quality = torch.rand(2, sum(counts), generator=generator)
+
+    def score(index: torch.Tensor) -> torch.Tensor:
+        return probability[index] * quality[index]
+
+    index, scores = preselect_levels(probability, score, 0.5, limit, counts)
+    expected, start = [], 0
+    for count in counts:
+        own, _ = preselect(
+            probability[start : start + count], lambda i, start=start: score(i + start), 0.5, limit
+        )  # fmt: skip
+        expected += [int(i) + start for i in own]
+        start += count
+    assert index.tolist() == expected
+    torch.testing.assert_close(scores, score(index))
 
 
 def test_preselect_with_nobody() -> None:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from itertools import accumulate, pairwise
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from poise.models.snapping import snap
 from poise.nn.backbones import PYRAMID_STRIDES, build_backbone
 from poise.nn.blocks import Scale, conv_tower, init_normal
 from poise.nn.deformable import SamplingPlan, deform_convolutions, sampling_plan
+from poise.nn.joint import joined
 from poise.nn.pyramids import FPN, HRFPN, PAFPN
 from poise.settings import Settings
 from poise.skeletons import COCO17, Skeleton
@@ -339,16 +341,15 @@ class SMPR(nn.Module):
     @torch.no_grad()
     def candidates(self, outputs: SMPROutputs, sizes: Sequence[tuple[int, int]]) -> list[Candidates]:
         """Candidates of every image from dense maps (SMPR spec 6), in the frame of the locations."""
-        poses = outputs.initial if outputs.refined is None else outputs.refined
+        poses = joined(outputs.initial if outputs.refined is None else outputs.refined)
+        qualities = None if outputs.quality is None else joined(outputs.quality)
 
-        def pose(level: int, b: int, index: Tensor) -> Tensor:
-            return poses[level][b].flatten(1)[:, index].T
+        def quality(b: int, index: Tensor) -> Tensor:
+            assert qualities is not None
+            return qualities[b, index, 0]
 
-        def quality(level: int, b: int, index: Tensor) -> Tensor:
-            assert outputs.quality is not None
-            return outputs.quality[level][b].flatten()[index]
-
-        return self._collect(outputs.logits, CellReader(pose, quality), sizes, outputs.heatmaps)
+        reader = CellReader(lambda b, index: poses[b, index], quality)
+        return self._collect(outputs.logits, reader, sizes, lambda: outputs.heatmaps)
 
     def detect(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Poses]:
         """``decode(forward(images), sizes)`` without the work that cannot change the result."""
@@ -365,9 +366,10 @@ class SMPR(nn.Module):
 
         features = self.pyramid(self.backbone(images))
         lazy = LazyHead(self.head, features)
-        heatmaps = None
-        if self.config.snap is not None and self.head.heatmap is not None:
-            heatmaps = self.head.heatmap(features[0])
+
+        def heatmaps() -> Tensor | None:
+            return None if self.head.heatmap is None else cast(Tensor, self.head.heatmap(features[0]))
+
         return self._collect(lazy.logits, CellReader(lazy.pose, lazy.quality), sizes, heatmaps)
 
     def _collect(
@@ -375,36 +377,43 @@ class SMPR(nn.Module):
         logits: Sequence[Tensor],
         reader: CellReader,
         sizes: Sequence[tuple[int, int]],
-        heatmaps: Tensor | None,
+        heatmaps: Callable[[], Tensor | None],
     ) -> list[Candidates]:
-        found = [
-            dense.join_candidates([self._level(i, b, maps[b], reader, size) for i, maps in enumerate(logits)])
-            for b, size in enumerate(sizes)
-        ]
-        if self.config.snap is None or heatmaps is None:
+        """Candidates of every image; ``heatmaps`` are asked for only if somebody may be there and they are read."""
+        shapes = [(maps.shape[-2], maps.shape[-1]) for maps in logits]
+        grid = dense.make_grid(shapes, self.strides, logits[0].device)
+        probability = dense.precise(joined(logits)[..., 0]).sigmoid()
+        found = [self._found(b, probability[b], reader, grid, size) for b, size in enumerate(sizes)]
+        if self.config.snap is None or not any(len(c.scores) for c in found):
             return found
-        return [snap(c, heatmaps[b], self.strides[0], self.config.snap) for b, c in enumerate(found)]
+        maps = heatmaps()
+        if maps is None:
+            return found
+        return [snap(c, maps[b], self.strides[0], self.config.snap) for b, c in enumerate(found)]
 
-    def _level(self, level: int, b: int, logits: Tensor, reader: CellReader, size: tuple[int, int]) -> Candidates:
-        config, stride = self.config, self.strides[level]
-        probability = dense.precise(logits.flatten()).sigmoid()
+    def _found(
+        self, b: int, probability: Tensor, reader: CellReader, grid: dense.Grid, size: tuple[int, int]
+    ) -> Candidates:
+        """Candidates of one image from the class probabilities (P,) of all levels."""
+        config = self.config
 
         def score(index: Tensor) -> Tensor:
             if config.score == "class":
                 return probability[index]
-            return probability[index] * dense.precise(reader.quality(level, b, index)).sigmoid()
+            return probability[index] * dense.precise(reader.quality(b, index)).sigmoid()
 
-        index, scores = preselect(probability, score, config.score_threshold, config.pre_nms)
+        counts = [h * w for h, w in grid.sizes]
+        index, scores = preselect_levels(probability, score, config.score_threshold, config.pre_nms, counts)
         if len(index) == 0:
             return dense.no_candidates(len(self.skeleton), probability)
-        grid = dense.make_grid([(logits.shape[-2], logits.shape[-1])], [stride], logits.device)
         points = grid.points[index]
-        keypoints = points[:, None] + stride * dense.precise(reader.pose(level, b, index)).unflatten(1, (-1, 2))
+        offsets = dense.precise(reader.pose(b, index)).unflatten(1, (-1, 2))
+        keypoints = points[:, None] + grid.strides[index][:, None, None] * offsets
         low = config.pixel_offset
         high = keypoints.new_tensor([size[1] - 1 + low, size[0] - 1 + low])
         keypoints = torch.minimum(keypoints.clamp(min=low), high)
         marks = scores[:, None].expand(-1, len(self.skeleton))
-        return Candidates(scores, keypoints, marks, points_extent(keypoints), torch.full_like(index, level), points)
+        return Candidates(scores, keypoints, marks, points_extent(keypoints), grid.levels[index], points)
 
     def _poses(self, candidates: Candidates, size: tuple[int, int]) -> Poses:
         return dense.candidate_poses(candidates, self.config.pixel_offset, self.skeleton, size)
@@ -432,11 +441,11 @@ class SMPR(nn.Module):
 
 
 class CellReader(NamedTuple):
-    """Values at flat cells of a level of an image: functions of (level, image, indices (n,))."""
+    """Values at cells of all levels of an image, finest first: functions of (image, indices (n,))."""
 
-    pose: Callable[[int, int, Tensor], Tensor]
+    pose: Callable[[int, Tensor], Tensor]
     """(n, 2 K) in strides."""
-    quality: Callable[[int, int, Tensor], Tensor]
+    quality: Callable[[int, Tensor], Tensor]
     """(n,) logits."""
 
 
@@ -468,6 +477,29 @@ def preselect(
     best = everyone.topk(limit, sorted=False).indices
     kept = best[best < len(index)].sort().values
     return index[kept], scores[kept]
+
+
+def preselect_levels(
+    probability: Tensor, score: Callable[[Tensor], Tensor], threshold: float, limit: int, counts: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """`preselect` on each level, finest first; those with no more locations than may stay are taken together.
+
+    Args:
+        probability: (P,) class probabilities of all levels, which have ``counts`` locations.
+        score: of some locations of all levels.
+        threshold: as `preselect`.
+        limit: of each level.
+        counts: locations of each level, falling.
+    """
+    large = [count for count in counts if 0 < limit < count]
+
+    def part(first: int, end: int, limit: int) -> tuple[Tensor, Tensor]:
+        index, scores = preselect(probability[first:end], lambda i: score(i + first), threshold, limit)
+        return index + first, scores
+
+    edges = [0, *accumulate(large)]
+    found = [part(first, end, limit) for first, end in pairwise(edges)] + [part(edges[-1], len(probability), 0)]
+    return torch.cat([index for index, _ in found]), torch.cat([scores for _, scores in found])
 
 
 def _build_neck(config: SMPRConfig, in_channels: Sequence[int]) -> nn.Module:

@@ -39,15 +39,28 @@ def find_peaks(logits: Tensor, stride: int) -> Peaks:
     """Maxima of 3x3 neighbourhoods of heatmap logits (K, h, w), their places the centroids of these."""
     p = precise(logits).sigmoid()
     height, width = p.shape[-2:]
-    weight = p**2
-    column = torch.arange(width, dtype=p.dtype, device=p.device)
-    row = torch.arange(height, dtype=p.dtype, device=p.device)[:, None]
-    sums = F.avg_pool2d(torch.stack([weight, weight * column, weight * row]), 3, 1, 1)
-    centroid = sums[1:] / sums[0].clamp(min=torch.finfo(p.dtype).tiny)
-    tops = torch.where(F.max_pool2d(p[None], 3, stride=1, padding=1)[0] == p, p, 0.0)
+    tops = torch.where(_highest_around(p) == p, p, 0.0)
     heights, cells = tops.flatten(1).topk(min(PEAKS, height * width))
-    places = centroid.flatten(2).gather(2, cells.expand(2, -1, -1)).permute(1, 2, 0)
+    row, column = torch.div(cells, width, rounding_mode="floor"), cells % width
+    step = torch.arange(3, device=p.device)
+    down, right = step.repeat_interleave(3), step.repeat(3)
+    around = (row[..., None] + down) * (width + 2) + column[..., None] + right
+    weight = F.pad(p, (1, 1, 1, 1)).flatten(1).gather(1, around.flatten(1)).view(around.shape) ** 2
+    total = weight.sum(-1).clamp(min=torch.finfo(p.dtype).tiny)
+    shift = torch.stack([weight * (right - 1), weight * (down - 1)]).sum(-1) / total
+    places = torch.stack([column + shift[0], row + shift[1]], -1)
     return Peaks(heights, places * stride + stride // 2)
+
+
+def _highest_around(p: Tensor) -> Tensor:
+    """The maximum of the 3x3 neighbourhood of each cell of maps (K, h, w) that are not negative.
+
+    As ``max_pool2d``, which looks for the place of the maximum, too, and takes ten times as long on a CPU.
+    """
+    upper, lower = F.pad(p[:, :-1], (0, 0, 1, 0)), F.pad(p[:, 1:], (0, 0, 0, 1))
+    column = torch.maximum(torch.maximum(upper, lower), p)
+    left, right = F.pad(column[..., :-1], (1, 0)), F.pad(column[..., 1:], (0, 1))
+    return torch.maximum(torch.maximum(left, right), column)
 
 
 def snap(candidates: Candidates, logits: Tensor, stride: int, reach: float, reboxed: bool = True) -> Candidates:
