@@ -67,6 +67,8 @@ class RSNConfig(Settings):
     trunk: str | None = None
     """A timm network whose features the first stage gets as every later stage gets those of the stage before (ours, for
     data that are too few to train from random weights); None: a stem of one convolution, as in the references."""
+    trunk_stride_in_1x1: bool = False
+    """The trunk is a ResNet "caffe style", as SMPR's (`stride_in_1x1` there)."""
     stages: int = Field(default=1, ge=1, le=8)
     stem: int = Field(default=64, ge=1)
     """Channels of the stem, and of what a stage hands to the next as its input."""
@@ -183,18 +185,19 @@ def _preset(network: str, variant: str) -> Callable[[], RSNConfig]:
     return lambda: RSNConfig.model_validate({**_NETWORKS[network], **_VARIANTS[variant]})
 
 
-def _small_preset() -> RSNConfig:
+def _small_preset(trunk: str = "mobilenetv2_100", *, stride_in_1x1: bool = False) -> RSNConfig:
     """For CPUs and for few data whose keypoints are not all labelled."""
     return RSNConfig(
-        depth=10, trunk="mobilenetv2_100", stem=32, planes=(32, 64, 128, 256), branch_ratio=(32, 64),
-        unit_channels=128, output_gain=20, objective="place", unlabelled="ignore", decoding="parabola", blur=3,
-        score_offset=0, score_power=2, oks_nms="soft", oks_threshold=0.5, max_poses=100,
+        depth=10, trunk=trunk, trunk_stride_in_1x1=stride_in_1x1, stem=32, planes=(32, 64, 128, 256),
+        branch_ratio=(32, 64), unit_channels=128, output_gain=20, objective="place", unlabelled="ignore",
+        decoding="parabola", blur=3, score_offset=0, score_power=2, oks_nms="soft", oks_threshold=0.5, max_poses=100,
         view=_crop(256, 192, (1.2, 1.2)),
     )  # fmt: skip
 
 
 PRESETS: dict[str, Callable[[], RSNConfig]] = {
     "rsn_small": _small_preset,
+    "rsn_medium": lambda: _small_preset("resnet50", stride_in_1x1=True),
     **{network + variant: _preset(network, variant) for network in _NETWORKS for variant in _VARIANTS},
 }
 
@@ -235,7 +238,9 @@ class RSN(nn.Module):
             self.stem = ConvNorm(3, config.stem, 7, stride=2, bias=config.conv_bias)
             self.pool = nn.MaxPool2d(3, stride=2, padding=1)
         else:
-            self.backbone = build_backbone(config.trunk, strides=TRUNK_STRIDES, pretrained=pretrained)
+            self.backbone = build_backbone(
+                config.trunk, strides=TRUNK_STRIDES, stride_in_1x1=config.trunk_stride_in_1x1, pretrained=pretrained
+            )
             widths = [p * config.expansion for p in config.planes]
             self.joints = TrunkJoints(self.backbone.channels, config.stem, widths, bias=config.conv_bias)
         self.stages = nn.ModuleList(
