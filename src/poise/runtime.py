@@ -338,13 +338,14 @@ def _openvino(path: Path, device: str, threads: int) -> Opened:
         raise ValueError("OpenVINO does not run on CUDA; leave out the device, or export to ONNX")
     core = runtime.Core()
     model = _loaded(path, lambda: core.read_model(str(path)))
-    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+    text = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else None
+    settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads}
+    if not _has_eight_bits(text):  # else what is not in eight bits is in bfloat16 where the processor has it
+        settings["INFERENCE_PRECISION_HINT"] = "f32"
     folder = _cache()
     if folder is not None:
         settings["CACHE_DIR"] = str(folder)
     compiled = _loaded(path, lambda: core.compile_model(model, "CPU", settings))
-    text = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else None
-
     own = threading.local()  # a request holds its results until the next; threads must not share one
 
     def run(feeds: Mapping[str, Array]) -> list[Array]:
@@ -354,6 +355,15 @@ def _openvino(path: Path, device: str, threads: int) -> Opened:
         return [np.array(results[i]) for i in range(len(compiled.outputs))]
 
     return text, run, f"the CPU (OpenVINO {runtime.__version__.split('-')[0]})"
+
+
+def _has_eight_bits(text: str | None) -> bool:
+    """Whether a file's description says that it was quantised."""
+    try:
+        description = json.loads(text or "null")
+    except ValueError:
+        return False
+    return isinstance(description, dict) and description.get("weights") == "int8"
 
 
 def _cache() -> Path | None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from poise import zoo
 from poise.cli.main import app
 from poise.models import PRESETS
-from poise.zoo import counting, shipped
+from poise.zoo import ShippedModel, counting, shipped
 from poise.zoo.counting import Count
 from poise.zoo.papers import COSTS, RESULTS, reported
 
@@ -86,3 +88,16 @@ def test_json_has_everything(counted: list[str]) -> None:
     assert sum(len(entry["costs"]) for entry in entries.values()) == len(COSTS)
     assert entries["smpr_r50"]["counted"] == {"size": [480, 640], "parameters": 12_345_678, "macs": 9_876_543_210}
     assert entries["smpr_psm"]["results"][1]["metrics"]["AP"] == 68.8
+
+
+def test_larger_models_are_listed_with_their_numbers_and_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = {"AP": 0.345, "AP50": 0.678, "parameters": 25_159_432, "bytes": 50_500_000, "input": [256, 192]}
+    model = ShippedModel("large", Path("models/large.safetensors"), Path("large.md"), metrics)
+    monkeypatch.setattr(zoo, "larger", lambda: {"large": model})
+    lines = invoke().stdout.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("Larger models"))
+    row = next(line for line in lines[at:] if line.startswith("  large "))
+    assert "models/NAME.safetensors" in lines[at]
+    assert row.split() == ["large", "256x192", "25.16", "M", "50.5", "MB", "34.5", "67.8"]
+    listed = json.loads(invoke("--json").stdout)["larger"]
+    assert [entry["path"] for entry in listed] == ["models/large.safetensors"]

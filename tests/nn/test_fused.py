@@ -1,5 +1,8 @@
 """Convolutions with their activation compute what they compute apart."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -101,3 +104,28 @@ def test_the_small_models_are_fused_on_a_processor_in_single_precision_only():
         found = quick(images.contiguous(memory_format=torch.channels_last))
     for a, b in zip(expected.initial, found.initial, strict=True):
         torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-4)
+
+
+def test_filters_are_laid_out_once_a_size_and_only_the_last_sizes_are_kept():
+    plain, quick = folded(nn.ReLU(), side=3)
+    fuse_activations(quick)
+    sizes = [(12, 10), (7, 5), (12, 10), (3, 3), (1, 9), (40, 40), (2, 2), (12, 10)]
+    with torch.inference_mode():
+        for height, width in sizes:
+            images = torch.randn(1, 8, height, width)
+            torch.testing.assert_close(quick(images), plain(images), rtol=1e-4, atol=1e-4)
+            assert (1, 8, height, width) in quick[0].laid_out
+    assert len(quick[0].laid_out) == room.KEPT_SIZES
+    kept = quick[0].laid_out[1, 8, 2, 2]
+    quick(torch.randn(1, 8, 2, 2))
+    assert quick[0].laid_out[1, 8, 2, 2] is kept
+
+
+def test_a_network_that_was_used_can_be_copied_and_pickled():
+    plain, quick = folded(nn.ReLU(), side=3)
+    fuse_activations(quick)
+    images = torch.randn(1, 8, 6, 6)
+    quick(images)
+    for twin in (copy.deepcopy(quick), pickle.loads(pickle.dumps(quick))):  # noqa: S301  (our own bytes)
+        assert not twin[0].laid_out
+        torch.testing.assert_close(twin(images), plain(images), rtol=1e-4, atol=1e-4)

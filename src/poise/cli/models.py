@@ -39,20 +39,25 @@ def models(
         _papers(as_json)
         return
     from poise.models import PRESETS
-    from poise.zoo import DEFAULT, shipped
+    from poise.zoo import DEFAULT, LARGER, larger, shipped
 
-    found = shipped()
+    found, others = shipped(), larger()
     if as_json:
-        listed = [{"name": m.name, "title": m.title, "path": str(m.path), "metrics": m.metrics} for m in found.values()]
-        typer.echo(
-            json.dumps({"default": DEFAULT if DEFAULT in found else None, "models": listed, "presets": [*PRESETS]})
+        listed, more = (
+            [{"name": m.name, "title": m.title, "path": str(m.path), "metrics": m.metrics} for m in part.values()]
+            for part in (found, others)
         )
+        default = DEFAULT if DEFAULT in found else None
+        typer.echo(json.dumps({"default": default, "models": listed, "larger": more, "presets": [*PRESETS]}))
         return
     typer.echo("Models that come with Poise (poise predict --model NAME):")
     if found:
         _print_shipped(list(found.values()), DEFAULT)
     else:
         typer.echo("  none: this copy was built without weights")
+    if others:
+        typer.echo(f"Larger models, in the repository (poise predict --model {LARGER}/NAME.safetensors):")
+        _print_shipped(list(others.values()), DEFAULT)
     typer.echo("Presets without weights (poise train NAME, or --model NAME --weights FILE):")
     for name in PRESETS:
         typer.echo(f"  {name}")
@@ -93,9 +98,14 @@ def _measured(model: ShippedModel) -> list[str]:
     return [
         "x".join(map(str, sides)) if isinstance(sides, list) else f"{sides} px" if sides else "",
         f"{m['parameters'] / 1e6:.2f} M" if "parameters" in m else "",
-        f"{model.path.stat().st_size / 1e6:.1f} MB",
+        f"{_bytes(model) / 1e6:.1f} MB",
         *_numbers(numbers),
     ]
+
+
+def _bytes(model: ShippedModel) -> int:
+    """Size of the weights; those of a larger model need not be here."""
+    return model.path.stat().st_size if model.path.is_file() else int(model.metrics.get("bytes", 0))
 
 
 def _numbers(metrics: Mapping[str, Any]) -> list[str]:

@@ -8,14 +8,12 @@ Letters: B views, C channels of a feature map, h w feature size.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from poise.models.rsn_blocks import ConvNorm, ResidualStepsBlock
 from poise.nn.fold import is_folded
-from poise.nn.fused import pointwise_operator
+from poise.nn.fused import laid_out_for, pointwise_operator
 
 Arguments = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]
 """Padding, stride, dilation, groups."""
@@ -28,9 +26,7 @@ class PackedConvNorm(ConvNorm):
 
     def pack(self) -> None:
         """Lay out the filters; they must not change any more."""
-        weight = self.conv.weight.detach().contiguous().to_mkldnn()
-        reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
-        self.packed = reorder(weight, *self.arguments)
+        self.packed = laid_out_for(self.conv.weight, *self.arguments)
 
     @property
     def arguments(self) -> Arguments:

@@ -82,8 +82,9 @@ def snap(candidates: Candidates, logits: Tensor, stride: int, reach: float, rebo
     peaks = Peaks(*(p.to(candidates.keypoints.dtype) for p in find_peaks(logits, stride)))
     sides = candidates.boxes[:, 2:] - candidates.boxes[:, :2]
     size = sides.prod(1).clamp(min=LEAST_SIZE**2)
-    squared = (candidates.keypoints[:, :, None] - peaks.places[None]).square().sum(-1)
-    support = peaks.heights * torch.exp(-squared / (2 * reach**2 * size[:, None, None]))
+    across, down = (candidates.keypoints[:, :, None, axis] - peaks.places[..., axis] for axis in (0, 1))
+    squared = across * across + down * down
+    support = peaks.heights * torch.exp(squared / (-2 * reach**2 * size[:, None, None]))
     best, which = support.max(-1)
     kind = torch.arange(which.shape[1], device=which.device).expand_as(which)
     part = (best / (best + FLOOR))[..., None]

@@ -2,7 +2,8 @@
 
 On one thread torch computes 1x1 convolutions of few pictures as a product of its own, after the bias was copied to
 every place of the output, and every activation is one more pass over the map. The operator that does without is the one
-that ``torch.compile`` puts into its CPU code. The results are the same numbers.
+that ``torch.compile`` puts into its CPU code. It wants filters laid out as suits the size of the map, and lays them out
+at every call; here that is done once for each of the last few sizes. The results are the same numbers.
 """
 
 from __future__ import annotations
@@ -21,6 +22,12 @@ _EPILOGUES: dict[type[nn.Module], tuple[str, list[float]]] = {
 }
 
 
+KEPT_SIZES = 4
+"""For so many sizes of its input a convolution keeps its filters as that size wants them."""
+
+Shape = tuple[int, ...]
+
+
 def pointwise_operator() -> Any:
     """oneDNN's convolution with what is done to each of its outputs; no part of torch's public interface."""
     return torch.ops.mkldnn._convolution_pointwise
@@ -30,13 +37,51 @@ class FusedConv2d(nn.Conv2d):
     """A convolution with the activation that follows its folded norm."""
 
     epilogue: tuple[str, list[float]]
+    laid_out: _Layouts
 
     def forward(self, input: Tensor) -> Tensor:
         """As ``nn.Conv2d``, and the activation."""
+        filters = self.laid_out.get(input.shape)
+        if filters is None:
+            filters = self._lay_out(input.shape)
         done: Tensor = pointwise_operator()(
-            input, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups, *self.epilogue, ""
+            input, filters, self.bias, self.padding, self.stride, self.dilation, self.groups, *self.epilogue, ""
         )
         return done
+
+    def _lay_out(self, shape: Shape) -> Tensor:
+        """Filters as maps of that shape want them; they are kept, instead of those of the shape that was first."""
+        assert not isinstance(self.padding, str)
+        filters = laid_out_for(self.weight, self.padding, self.stride, self.dilation, self.groups, shape)
+        while len(self.laid_out) >= KEPT_SIZES:
+            self.laid_out.pop(next(iter(self.laid_out), shape), None)  # another thread may have been quicker
+        self.laid_out[shape] = filters
+        return filters
+
+
+class _Layouts(dict[Shape, Tensor]):
+    """Filters by the shape of the input. Copies are empty: what is in such a layout cannot be copied."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Layouts:
+        return _Layouts()
+
+    def __reduce__(self) -> tuple[type[_Layouts], tuple[()]]:
+        return _Layouts, ()
+
+
+def laid_out_for(
+    weight: Tensor,
+    padding: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+    shape: Shape | None = None,
+) -> Tensor:
+    """Filters as oneDNN computes with them, for an input of a shape, or of one that it supposes."""
+    dense = weight.detach().contiguous().to_mkldnn()
+    reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
+    filters: Tensor = reorder(dense, padding, stride, dilation, groups, None if shape is None else list(shape))
+    return filters
 
 
 def fuse_activations(module: nn.Module) -> int:
@@ -70,6 +115,7 @@ def _fuse(convolution: nn.Conv2d, epilogue: tuple[str, list[float]]) -> None:
     convolution.__class__ = FusedConv2d
     assert isinstance(convolution, FusedConv2d)
     convolution.epilogue = epilogue
+    convolution.laid_out = _Layouts()
 
 
 @torch.no_grad()

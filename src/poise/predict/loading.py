@@ -20,7 +20,7 @@ from poise.models import PRESETS, PoseModel, build_model, parse_model_config, pr
 from poise.runtime import OPENERS
 from poise.settings import nearest
 from poise.skeletons import COCO17
-from poise.zoo import DEFAULT, shipped
+from poise.zoo import DEFAULT, larger, shipped
 
 
 def load_model(name_or_path: str | Path, weights: str | Path | None = None) -> LoadedCheckpoint:
@@ -87,6 +87,10 @@ def _looks_like_path(name: str | Path) -> bool:
 def _unknown(name: str, models: list[str]) -> str:
     if name == "default" or (name == DEFAULT and not models):
         return f"this copy of Poise was built without its model {DEFAULT!r}; give the path of a checkpoint instead"
+    if name in larger():
+        return (
+            f"{name!r} does not come with the package but with the repository: give the path of {larger()[name].path}"
+        )
     if name in PRESETS:
         return f"{name!r} is a preset without weights; give its weights, or train it: poise train {name}"
     known = ["default", *models] if DEFAULT in models else models
