@@ -73,6 +73,23 @@ def rsn_small() -> RunConfig:
     return RunConfig(model=preset("rsn_small"), data=data, train=train, init="timm")
 
 
+def rsn_medium() -> RunConfig:
+    """The small RSN on a ResNet-50 in caffe style, for the same data: stem and first layer of the trunk are frozen.
+
+    In bfloat16, which halves the time of a step where the processor has arithmetic for it. timm has no weights of
+    that style: ``init`` names a file with some.
+    """
+    small = rsn_small()
+    train = small.train.model_copy(
+        update={
+            "steps": 6000,
+            "precision": "bf16",
+            "freeze": (r"^backbone\.body\.(conv1|bn1)\.", r"^backbone\.body\.layer1\."),
+        }
+    )
+    return small.model_copy(update={"model": preset("rsn_medium"), "train": train, "init": None})
+
+
 def _official(name: str) -> Callable[[], RunConfig]:
     """The official code on COCO: 96000 steps, linear warm-up of 2400, then linear to 0."""
 
@@ -146,6 +163,7 @@ def _coco2017(crop: CropConfig) -> DataConfig:
 
 RSN_RECIPES: dict[str, Callable[[], RunConfig]] = {
     "rsn_small": rsn_small,
+    "rsn_medium": rsn_medium,
     "rsn18": _official("rsn18"),
     "rsn50": _official("rsn50"),
     "rsn101": _official("rsn101"),
