@@ -162,8 +162,11 @@ def test_find_then_refine(files: Any, folder: Path) -> None:
     ours = TopDownPredictor(files["rsn"][0].model, source, "cpu").predict(folder / "photos/0.png", min_score=0.0)
     mixed = poise.pipeline(people=people, pose=pose).predict(folder / "photos/0.png", min_score=0.0, batch=3)
     found = exported.predict([folder / "photos/0.png"], min_score=0.0)[0]
-    assert compare(ours[0], found, "noise").poses > 2
-    assert len(mixed[0]) == len(found)
+    assert len(mixed[0]) == len(found) == len(ours[0]) > 2
+    np.testing.assert_allclose(found.scores, ours[0].scores, atol=1e-3)
+    # where two second peaks are as high as each other but for the last bits, a keypoint moves towards another of them
+    apart = np.linalg.norm(found.keypoints - ours[0].keypoints, axis=-1)
+    assert np.mean(apart < 0.01) > 0.95
 
 
 def test_from_the_command_line_without_torch(files: Any, folder: Path, tmp_path: Path) -> None:
