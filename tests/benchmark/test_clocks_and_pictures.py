@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from poise.benchmark import machine
 from poise.benchmark.clock import NOTHING, Series, Spent, Stopwatch, Turn, no_product, take_turns
 from poise.benchmark.machine import MatrixProduct, describe
 from poise.benchmark.pictures import crowd, write_picture
@@ -72,12 +73,23 @@ def test_only_times_are_added():
 @pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
 def test_the_matrix_product_is_one(kind):
     product, watch = MatrixProduct(CPU, kind, side=96), Stopwatch(CPU)
-    product(watch)
+    made = product(watch)
     assert product.macs == 96**3
     assert list(watch.stages) == ["product"]
-    assert product._out.dtype == kind
+    assert made.dtype == kind
     wanted = product._a.double() @ product._b.double()
-    torch.testing.assert_close(product._out.double(), wanted, rtol=0.02, atol=0.2)
+    torch.testing.assert_close(made.double(), wanted, rtol=0.02, atol=0.2)
+
+
+def test_the_quicker_product_counts(monkeypatch):
+    ways = {"_product": 3.0, "_convolutions_product": 2.0}
+    monkeypatch.setattr(machine, "_least_time", lambda way: ways[way.__name__])
+    assert MatrixProduct(CPU, side=96)._way.__name__ == "_convolutions_product"
+    ways["_product"] = 1.0
+    assert MatrixProduct(CPU, side=96)._way.__name__ == "_product"
+    monkeypatch.setattr(MatrixProduct, "_convolutions_product", lambda self: 2 * self._product())
+    ways |= {"_product": 3.0, "<lambda>": 1.0}
+    assert MatrixProduct(CPU, side=96)._way.__name__ == "_product"  # the other one is no product
 
 
 def test_the_machine_is_described():

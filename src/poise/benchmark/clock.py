@@ -131,7 +131,7 @@ def take_turns(
 
     Args:
         tasks: by name.
-        product: see `poise.benchmark.peak.MatrixProduct`; may do nothing.
+        product: see `poise.benchmark.machine.MatrixProduct`; may do nothing.
         rounds: that count; one more comes first, in which memory is taken and caches fill.
         device: of the tasks.
         step: called after every turn.
