@@ -71,7 +71,7 @@ class Stopwatch:
         self.stages[name] = self.stages.get(name, NOTHING) + spent
 
 
-Task = Callable[[Stopwatch], None]
+Task = Callable[[Stopwatch], object]
 """Does something once and notes its stages."""
 
 
