@@ -1,12 +1,13 @@
 """Make ``docs/images/contact_sheet.jpg``: what the shipped models find in the free photographs of this folder.
 
-The upper row shows the default model, the middle one ``rsn_small`` on the people it found, mirrored views included,
-the lowest ``directpose_mobilenetv2``.
+From above: the default model; ``rsn_small`` and ``rsn_medium`` on the people that it found, mirrored views included;
+``directpose_mobilenetv2``.
 Run it with Poise installed: ``python examples/make_contact_sheet.py [OUTPUT]``.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 
@@ -22,11 +23,12 @@ HEIGHT = 300
 
 
 def compose() -> Image.Image:
-    """Three rows of pictures ``HEIGHT`` pixels high."""
-    default, pipeline = poise.load(), poise.pipeline(pose="rsn_small")
-    direct = poise.load("directpose_mobilenetv2")
+    """Rows of pictures ``HEIGHT`` pixels high, one a model."""
+    default, direct = poise.load(), poise.load("directpose_mobilenetv2")
+    small, medium = (poise.pipeline(pose=pose) for pose in ("rsn_small", FOLDER.parent / "models/rsn_medium.safetensors"))
+    refined = [functools.partial(pipeline.predict, flip=True) for pipeline in (small, medium)]
     rows = []
-    for predict in (default.predict, lambda picture: pipeline.predict(picture, flip=True), direct.predict):
+    for predict in (default.predict, *refined, direct.predict):
         row = []
         for name in PICTURES:
             image = Image.open(FOLDER / name).convert("RGB")

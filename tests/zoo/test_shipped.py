@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +14,23 @@ import poise
 from poise.checkpoints import read_header
 from poise.models import parse_model_config, preset
 from poise.train.config import RunConfig
-from poise.zoo import DEFAULT, ShippedModel, shipped
+from poise.zoo import DEFAULT, ShippedModel, larger, shipped
 
+ROOT = Path(__file__).parents[2]
 MODELS = list(shipped().values())
-EXAMPLES = Path(__file__).parents[2] / "examples"
-RUNS = Path(__file__).parents[2] / "docs/model_runs"
+LARGER = [replace(model, path=ROOT / model.path) for model in larger().values() if (ROOT / model.path).is_file()]
+EXAMPLES = ROOT / "examples"
+RUNS = ROOT / "docs/model_runs"
 
 
 def test_there_are_models_and_one_is_the_default() -> None:
     assert DEFAULT in shipped()
     assert {read_header(m.path).model["system"] for m in MODELS} == {"directpose", "smpr", "rsn"}
     assert sum(m.path.stat().st_size for m in MODELS) < 25e6
+    assert sum(m.path.stat().st_size for m in LARGER) < 60e6
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda m: m.name)
+@pytest.mark.parametrize("model", MODELS + LARGER, ids=lambda m: m.name)
 def test_numbers_are_those_of_the_file(model: ShippedModel) -> None:
     numbers = model.metrics
     assert numbers["sha256"] == hashlib.sha256(model.path.read_bytes()).hexdigest()
@@ -37,7 +41,7 @@ def test_numbers_are_those_of_the_file(model: ShippedModel) -> None:
     assert numbers["AP"] < numbers["AP50"]
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda m: m.name)
+@pytest.mark.parametrize("model", MODELS + LARGER, ids=lambda m: m.name)
 def test_presets_are_the_models(model: ShippedModel) -> None:
     """What the recipe of a model trains is measured and used as the model is; boxes are of the training alone."""
     settings = [
@@ -48,7 +52,7 @@ def test_presets_are_the_models(model: ShippedModel) -> None:
     assert settings[0] == settings[1]
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda m: m.name)
+@pytest.mark.parametrize("model", MODELS + LARGER, ids=lambda m: m.name)
 def test_the_runs_that_made_it_lead_to_it(model: ShippedModel) -> None:
     """Each begins with what the one before left; the last is of the model as it is shipped."""
     files = sorted((RUNS / model.name).glob("*.yaml"))
@@ -62,7 +66,7 @@ def test_the_runs_that_made_it_lead_to_it(model: ShippedModel) -> None:
         assert run.init in (before, f"runs/{model.name}_mean_of_{number - 1}_and_{number}.safetensors")
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda m: m.name)
+@pytest.mark.parametrize("model", MODELS + LARGER, ids=lambda m: m.name)
 def test_cards_say_what_the_numbers_say(model: ShippedModel) -> None:
     card = model.card.read_text(encoding="utf-8")
     assert model.title.startswith(model.name)
@@ -93,3 +97,13 @@ def test_the_same_people_in_bfloat16_on_a_processor(name: str) -> None:
     away = np.linalg.norm(short.keypoints - whole.keypoints, axis=2)
     assert np.median(away) < 3
     assert away.any()
+
+
+@pytest.mark.parametrize("model", LARGER, ids=lambda m: m.name)
+def test_larger_models_are_found_by_their_path_and_find_people(model: ShippedModel) -> None:
+    photo = EXAMPLES / "three_people.jpg"
+    boxes = shipped()[DEFAULT].name
+    poses = poise.pipeline(boxes, model.path, device="cpu").predict([photo])[0]
+    assert len(poses.filter(0.1)) >= 3
+    with pytest.raises(ValueError, match="with the repository.*models/" + model.name):
+        poise.load(model.name)

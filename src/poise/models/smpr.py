@@ -152,7 +152,7 @@ def _mobilenet_preset() -> SMPRConfig:
         backbone="mobilenetv2_100", stride_in_1x1=False, neck="fpn", channels=96, tower_depth=2, heatmap_channels=64,
         size_ranges=((-1.0, 32.0), (32.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 1e8)),
         ignore_regions=True, mask_unlabelled=True, heatmap_loss=8.0, pixel_offset=0.5, snap=0.37,
-        view=ViewSpec(long_side=608, short_side=None),
+        view=ViewSpec(long_side=512, short_side=None),
     )  # fmt: skip
 
 

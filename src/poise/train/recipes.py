@@ -132,14 +132,14 @@ def smpr_mobilenetv2() -> RunConfig:
     those at first, went on helping; the model's card and ``docs/model_runs`` have the runs that made it.
     """
     run = directpose_mobilenetv2()
-    shares = (0.72, 0.28)
+    shares = (0.74, 0.26)
     sources = tuple(s.model_copy(update={"weight": w}) for s, w in zip(run.data.sources, shares, strict=True))
     augment = AugmentConfig(
         single=0.6,
         mosaic=0.25,
         paste=0.15,
-        person_size=(0.12, 0.85),
-        single_scale=(0.9, 2.6),
+        person_size=(0.08, 0.95),
+        single_scale=(0.8, 2.1),
         negative_p=0.05,
         background_p=0.7,
         rotation=15.0,
@@ -154,7 +154,7 @@ def smpr_mobilenetv2() -> RunConfig:
         blur_p=0.1,
     )
     data = run.data.model_copy(
-        update={"sources": sources, "augment": augment, "sizes": (256, 320, 384), "batch": 6, "cache_mb": 1500}
+        update={"sources": sources, "augment": augment, "sizes": (320, 384, 448, 512), "batch": 5, "cache_mb": 1500}
     )
     return run.model_copy(update={"model": preset("smpr_mobilenetv2"), "data": data})
 
