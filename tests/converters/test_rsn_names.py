@@ -116,7 +116,7 @@ def test_biases_are_folded_or_kept() -> None:
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(kept.heatmaps(x), model.heatmaps(x), rtol=0, atol=0)
-        torch.testing.assert_close(folded.heatmaps(x), model.heatmaps(x), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(folded.heatmaps(x), model.heatmaps(x), rtol=1e-3, atol=1e-2)
 
 
 def test_a_bias_without_a_norm_is_left_alone() -> None:
