@@ -25,7 +25,9 @@ HEIGHT = 300
 def compose() -> Image.Image:
     """Rows of pictures ``HEIGHT`` pixels high, one a model."""
     default, direct = poise.load(), poise.load("directpose_mobilenetv2")
-    small, medium = (poise.pipeline(pose=pose) for pose in ("rsn_small", FOLDER.parent / "models/rsn_medium.safetensors"))
+    small, medium = (
+        poise.pipeline(pose=pose) for pose in ("rsn_small", FOLDER.parent / "models/rsn_medium.safetensors")
+    )
     refined = [functools.partial(pipeline.predict, flip=True) for pipeline in (small, medium)]
     rows = []
     for predict in (default.predict, *refined, direct.predict):
