@@ -47,11 +47,13 @@ def bystanders(people: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def labelled(model: Any, image: np.ndarray, regions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def labelled(predictor: Any, image: np.ndarray, regions: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those of whom the model is sure, as annotations of people."""
-    views = [crop_view(image, (x, y, x + w, y + h), model.view) for x, y, w, h in (r["bbox"] for r in regions)]
+    views = [
+        crop_view(image, (x, y, x + w, y + h), predictor.model.view) for x, y, w, h in (r["bbox"] for r in regions)
+    ]
     found = []
-    for region, pose in zip(regions, PREDICTOR.predict_views(views, flip=True), strict=True):
+    for region, pose in zip(regions, predictor.predict_views(views, flip=True), strict=True):
         sure = pose.keypoint_scores[0] >= SURE
         if sure.sum() >= LEAST_KEYPOINTS:
             points = np.where(sure[:, None], np.c_[pose.keypoints[0], np.full(len(sure), 2)], 0)
@@ -62,9 +64,9 @@ def labelled(model: Any, image: np.ndarray, regions: list[dict[str, Any]]) -> li
 
 if __name__ == "__main__":
     source, folder, target = (Path(argument) for argument in sys.argv[1:4])
-    PREDICTOR = poise.pipeline("default", "rsn_small")
+    refiner = poise.pipeline("default", "rsn_small")
     document = json.loads(source.read_text(encoding="utf-8"))
-    count = len(PREDICTOR.skeleton)
+    count = len(refiner.skeleton)
     pictures, annotations = [], []
     for picture in document["images"]:
         people = [a for a in document["annotations"] if a["image_id"] == picture["id"]]
@@ -72,7 +74,7 @@ if __name__ == "__main__":
         if not regions:
             continue
         with Image.open(folder / picture["file_name"]) as opened:
-            new = labelled(PREDICTOR.model, np.array(opened.convert("RGB")), regions)
+            new = labelled(refiner, np.array(opened.convert("RGB")), regions)
         if new:
             ids = {person["id"] for person in new}
             ignored = {"iscrowd": 1, "keypoints": [0] * 3 * count, "num_keypoints": 0}
