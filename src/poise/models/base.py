@@ -48,3 +48,16 @@ class PoseModel(Protocol):
     def suppress(self, poses: Poses) -> Poses:
         """The final poses of one picture out of the candidates of all its views, in image px, best first."""
         ...
+
+
+@runtime_checkable
+class Imitator(Protocol):
+    """What a model has, too, that can learn from the outputs of another one (distillation)."""
+
+    def check_teacher(self, teacher: object) -> None:
+        """``ValueError`` if that model's outputs are nothing to learn from."""
+        ...
+
+    def imitation(self, outputs: Any, example: Any) -> dict[str, Tensor]:
+        """Named, weighted scalar losses between its own raw outputs and the teacher's, of the same images."""
+        ...

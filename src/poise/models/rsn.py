@@ -330,6 +330,25 @@ class RSN(nn.Module):
 
         return rsn_losses(self.config, outputs.heatmaps, persons)
 
+    def check_teacher(self, teacher: object) -> None:
+        """``ValueError`` if this network cannot learn from another one's maps: they would mean something else."""
+        if not isinstance(teacher, RSN):
+            raise ValueError(f"RSN learns from the maps of an RSN, not of a {type(teacher).__name__}")
+        for what, own, other in (
+            ("keypoints", self.skeleton.keypoints, teacher.skeleton.keypoints),
+            ("objective", self.config.objective, teacher.config.objective),
+            ("kernels", self.config.kernels, teacher.config.kernels),
+            ("view", self.view, teacher.view),
+        ):
+            if own != other:
+                raise ValueError(f"RSN learns from a teacher with the same {what}: not {other} for {own}")
+
+    def imitation(self, outputs: RSNOutputs, example: RSNOutputs) -> dict[str, Tensor]:
+        """Named losses against what `check_teacher` let pass made of the same views; see `imitation_terms`."""
+        from poise.models.rsn_loss import imitation_terms
+
+        return imitation_terms(self.config, outputs.heatmaps, example.heatmaps)
+
     # -------------------------------------------------------------------------------------------------- decoding
 
     @torch.no_grad()

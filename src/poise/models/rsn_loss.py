@@ -138,3 +138,25 @@ def place_loss(maps: Tensor, labels: Tensor, visible: Tensor) -> Tensor:
     wanted = wanted / wanted.sum(-1, keepdim=True).clamp_min(1.0)
     errors = -(wanted * heatmaps.place_scores(precise(maps))).sum(-1)
     return losses.mean_or_zero(errors * (visible > 0))
+
+
+def imitation_terms(config: RSNConfig, maps: Sequence[Tensor], example: Sequence[Tensor]) -> dict[str, Tensor]:
+    """What the last stage has yet to learn from another network's last stage (distillation, ours): two scalars.
+
+    With ``objective = "place"`` every level learns the other's distribution over the cells (cross entropy), each
+    keypoint as much as the other is sure of it: the peak of its final map, 1 for one as sharp as a label. With
+    ``height`` it learns the heights (squared errors). Levels weigh as in `rsn_losses`.
+
+    Args:
+        config: of the network that learns.
+        maps: of that network: (B, K, h, w), stages in order, in each the levels from coarse to fine.
+        example: of the other one, likewise.
+    """
+    last, wanted = [precise(m) for m in maps[-LEVELS:]], [precise(m) for m in example[-LEVELS:]]
+    if config.objective == "place":
+        sure = heatmaps.place_heights(wanted[-1], config.kernels[-1]).amax((-2, -1)) / heatmaps.PEAK
+        pairs = [(heatmaps.place_scores(m), heatmaps.place_scores(w).exp()) for m, w in zip(last, wanted, strict=True)]
+        levels = [losses.mean_or_zero(sure * -(target * scores).sum(-1)) for scores, target in pairs]
+    else:
+        levels = [losses.mean_or_zero(losses.mean_square(m, w)) for m, w in zip(last, wanted, strict=True)]
+    return {"teacher_plain": config.plain_weight * torch.stack(levels[:-1]).sum(), "teacher_finest": levels[-1]}

@@ -122,6 +122,12 @@ class TrainConfig(Settings):
     being kept: less memory for more time (``[backbone]``: the whole backbone; ``[stages]``: each
     stage of an RSN). A list of modules stands for the modules in it."""
     channels_last: bool = False
+    teacher: str | None = None
+    """A larger model whose maps the model learns besides the labels (distillation): a shipped model's name or a
+    checkpoint. It sees the same views, and also teaches keypoints that are not labelled, as far as it is sure of them.
+    Only RSN learns so, from an RSN with the same view, objective and keypoints."""
+    teacher_weight: float = Field(default=1.0, gt=0)
+    """Of what the teacher teaches, against the labels."""
     compile: bool = False
     """Let ``torch.compile`` make the parts that do the work faster; the first step then takes minutes."""
     deterministic: bool = False

@@ -31,6 +31,7 @@ from poise.train.optimiser import build_optimiser, freeze_parameters, frozen_bat
 from poise.train.patience import Patience
 from poise.train.schedule import lr_factor
 from poise.train.state import Position, read_state, set_random_state, undisturbed_random_state, write_state
+from poise.train.teacher import Teacher
 from poise.train.watching import Batches, Evaluate, Outcome, StepReport, Watcher
 
 
@@ -60,14 +61,15 @@ class Trainer:
         state: file of the state to resume from, written every ``config.save_every`` steps; None: nothing is saved.
         evaluate: measures the model every ``config.eval_every`` steps and at the end.
         watchers: who is told.
+        teacher: a larger model to learn from, too.
         device: ``auto`` takes what accelerate finds (its environment variables count); others as `training_device`.
 
     Several processes (see `poise.train.devices.join_processes`) train one model: each has a part of every batch, and
     what is reported is of all of them together.
 
     Raises:
-        ValueError: a rule or pattern fits nothing of the model, fp16 is asked for without a GPU, or there is no such
-            device.
+        ValueError: a rule or pattern fits nothing of the model, fp16 is asked for without a GPU, the model cannot learn
+            from the teacher, or there is no such device.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Trainer:
         state: Path | None = None,
         evaluate: Evaluate | None = None,
         watchers: Sequence[Watcher] = (),
+        teacher: PoseModel | None = None,
         device: str = "auto",
     ) -> None:
         self.config = config
@@ -103,6 +106,9 @@ class Trainer:
         self._frozen_norms = frozen_batch_norms(module, config.freeze_batch_norm)
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         module.to(self.accelerator.device, memory_format=layout)  # type: ignore[call-overload]
+        self._teacher = Teacher(teacher, model, config.teacher_weight) if teacher is not None else None
+        if self._teacher is not None:
+            self._teacher.to(self.accelerator.device, layout)
         self.ema = ModelEma(module, config.ema) if config.ema is not None else None
         checkpoint_activations(module, config.checkpoint_activations)
         if config.compile:
@@ -333,6 +339,8 @@ class Trainer:
         persons = [truth.to(device) for truth in batch.persons]
         outputs = self._network(images)
         losses = self.model.loss(outputs, persons)
+        if self._teacher is not None:
+            losses |= self._teacher.terms(outputs, images, self.accelerator.autocast())
         people = sum(int((truth.keypoints[..., 2] > 0).any(-1).sum()) for truth in batch.persons)
         own = [value.detach().float() for value in losses.values()]
         values = torch.stack([*own, own[0].new_tensor(float(people))])

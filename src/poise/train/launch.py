@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 import torch
 
+from poise.checkpoints import load_checkpoint
 from poise.data.config import DataConfig
 from poise.data.loader import build_train_loader, read_source
 from poise.files import write_text
@@ -74,9 +75,15 @@ def prepare_run(
     batches = build_train_loader(
         data, model.view, skeleton, config.train.seed, place.process_index, place.num_processes
     )
-    evaluate = _validator(config.train, data, model)
     trainer = Trainer(
-        model, batches, config.train, state=folder.state, evaluate=evaluate, watchers=[folder], device=device
+        model,
+        batches,
+        config.train,
+        state=folder.state,
+        evaluate=_validator(config.train, data, model),
+        watchers=[folder],
+        teacher=_teacher(config.train),
+        device=device,
     )
     if resume and not again:
         trainer.resume()
@@ -99,6 +106,13 @@ def _validator(config: TrainConfig, data: DataConfig, model: PoseModel) -> Valid
     if config.best_by not in validator.metrics:
         raise unknown_metric(config.best_by, validator.metrics)
     return validator
+
+
+def _teacher(config: TrainConfig) -> PoseModel | None:
+    """The model that ``train.teacher`` names; ``FileNotFoundError`` or ``ValueError`` if there is none."""
+    if config.teacher is None:
+        return None
+    return load_checkpoint(weights_file(config.teacher, "train.teacher")).model
 
 
 def _described(skeleton: Skeleton) -> str:
@@ -158,8 +172,8 @@ def initial_model(
     return model
 
 
-def weights_file(name: str) -> Path:
-    """The file of a shipped model, or the path itself.
+def weights_file(name: str, setting: str = "init") -> Path:
+    """The file of a shipped model, or the path itself; ``setting`` is what an error names.
 
     Raises:
         FileNotFoundError: it is neither.
@@ -170,7 +184,7 @@ def weights_file(name: str) -> Path:
         return found.path
     if not Path(name).is_file():
         raise FileNotFoundError(
-            f"init: there is no file {name!r} and no shipped model of that name ({', '.join(models) or 'none'})"
+            f"{setting}: there is no file {name!r} and no shipped model of that name ({', '.join(models) or 'none'})"
         )
     return Path(name)
 

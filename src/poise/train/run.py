@@ -174,6 +174,8 @@ def portable_recipe(config: RunConfig) -> dict[str, Any]:
     recipe = config.model_dump(mode="json", exclude={"model", "data_root"})
     if recipe["init"] is not None:
         recipe["init"] = Path(recipe["init"]).name
+    if recipe["train"]["teacher"] is not None:
+        recipe["train"]["teacher"] = Path(recipe["train"]["teacher"]).name
     for source in (*recipe["data"]["sources"], recipe["data"]["val"] or {}):
         source |= {key: _relative(source[key]) for key in ("annotations", "images") if key in source}
     recipe["data"]["negatives"] = [_relative(folder) for folder in recipe["data"]["negatives"]]
