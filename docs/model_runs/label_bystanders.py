@@ -1,10 +1,12 @@
-"""People in ignore regions, labelled by a model where it is sure: the third source of run 2 of ``rsn_medium``.
+"""People in ignore regions, labelled by a model where it is sure: a source of the last runs of the RSNs and of SMPR.
 
-    python docs/model_runs/label_bystanders.py DATA/lspet/annotations/labelled.json DATA/lspet/images OUT.json
+    python docs/model_runs/label_bystanders.py LABELLED.json IMAGES OUT.json [MODEL [EVERYBODY.json]]
 
-Around the athletes of Leeds Sports Pose stand others, of whom only boxes are known. ``rsn_small`` looks at those who
-are large enough and overlap no athlete much, mirrored, too. Of whom it is sure of six keypoints or more, these become
-labels; the athlete and everybody else in the picture become ignore regions, so that nobody is learnt twice.
+Around the athletes of Leeds Sports Pose stand others, of whom only boxes are known. MODEL (``rsn_small``) looks at
+those who are large enough and overlap no athlete much, mirrored, too. Of whom it is sure of six keypoints or more,
+these become labels. In OUT the athlete and everybody else in the picture become ignore regions, so that nobody is
+learnt twice beside LABELLED; EVERYBODY has all pictures of LABELLED, with the athletes and the newly labelled as
+people.
 """
 
 from __future__ import annotations
@@ -64,21 +66,25 @@ def labelled(predictor: Any, image: np.ndarray, regions: list[dict[str, Any]]) -
 
 if __name__ == "__main__":
     source, folder, target = (Path(argument) for argument in sys.argv[1:4])
-    refiner = poise.pipeline("default", "rsn_small")
+    refiner = poise.pipeline("default", *(sys.argv[4:5] or ["rsn_small"]))
     document = json.loads(source.read_text(encoding="utf-8"))
     count = len(refiner.skeleton)
-    pictures, annotations = [], []
+    pictures, annotations, everybody = [], [], []
     for picture in document["images"]:
         people = [a for a in document["annotations"] if a["image_id"] == picture["id"]]
         regions = bystanders(people)
-        if not regions:
-            continue
-        with Image.open(folder / picture["file_name"]) as opened:
-            new = labelled(refiner, np.array(opened.convert("RGB")), regions)
+        new = []
+        if regions:
+            with Image.open(folder / picture["file_name"]) as opened:
+                new = labelled(refiner, np.array(opened.convert("RGB")), regions)
+        ids = {person["id"] for person in new}
+        rest = [person for person in people if person["id"] not in ids]
+        everybody += [*new, *rest]
         if new:
-            ids = {person["id"] for person in new}
             ignored = {"iscrowd": 1, "keypoints": [0] * 3 * count, "num_keypoints": 0}
             pictures.append(picture)
-            annotations += [*new, *({**person, **ignored} for person in people if person["id"] not in ids)]
+            annotations += [*new, *({**person, **ignored} for person in rest)]
     target.write_text(json.dumps({**document, "images": pictures, "annotations": annotations}), encoding="utf-8")
+    for path in sys.argv[5:6]:
+        Path(path).write_text(json.dumps({**document, "annotations": everybody}), encoding="utf-8")
     print(f"{len(pictures)} pictures, {sum(not a['iscrowd'] for a in annotations)} people")
