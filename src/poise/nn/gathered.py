@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from poise.nn.products import matrix_product
+
 COLUMN_BYTES = 24 << 20
 """The most memory for gathered columns; below 32 MiB, where common allocators go on reusing memory already mapped."""
 
@@ -91,7 +93,7 @@ class _Products(torch.autograd.Function):
         for part, matrix, gradient in zip(sampled.detach().split(widths, 1), tensors[half:], gradients, strict=True):
             by_group = gradient.view(len(rows), len(matrix), -1).transpose(0, 1)
             to_matrices.append(torch.bmm(_columns(part, matrix, rows.shape[:2]).transpose(1, 2), by_group))
-            to_columns = torch.bmm(by_group, matrix.transpose(1, 2))
+            to_columns = _by_group(by_group, matrix.transpose(1, 2))
             to_sampled.append(_as_sampled(to_columns, rows.shape[1], part.shape[1]).to(part.dtype))
         joined = torch.cat(to_sampled, 1) if half > 1 else to_sampled[0]
         to_weights = torch.autograd.grad(sampled, leaf, joined)[0] if ctx.needs_input_grad[1] else None
@@ -108,7 +110,14 @@ def weighted_rows(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
 def product(sampled: Tensor, matrix: Tensor, size: Sequence[int]) -> Tensor:
     """Sampled rows (q, c) of ``size`` (P, T) as columns, times a kernel (groups, T C / groups, O / groups): (P, O)."""
     outputs = matrix.shape[0] * matrix.shape[2]
-    return torch.bmm(_columns(sampled, matrix, size), matrix).transpose(0, 1).reshape(size[0], outputs)
+    return _by_group(_columns(sampled, matrix, size), matrix).transpose(0, 1).reshape(size[0], outputs)
+
+
+def _by_group(columns: Tensor, matrices: Tensor) -> Tensor:
+    """``torch.bmm``; a single group takes the quickest way where no graph is recorded."""
+    if len(matrices) > 1 or torch.compiler.is_compiling() or torch._C._is_tracing():
+        return torch.bmm(columns, matrices)
+    return matrix_product(columns[0], matrices[0])[None]
 
 
 def _columns(sampled: Tensor, matrix: Tensor, size: Sequence[int]) -> Tensor:

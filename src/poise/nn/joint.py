@@ -160,8 +160,8 @@ def conv3x3_around(convolution: nn.Conv2d, values: Tensor, around: Tensor) -> Te
 
 
 def _matrix(weight: Tensor) -> Tensor:
-    """(1, T C, O) of a kernel (O, C, 3, 3)."""
-    return weight.flatten(2).permute(2, 1, 0).flatten(0, 1)[None]
+    """(1, T C, O) of a kernel (O, C, 3, 3); of one with its channels last a view."""
+    return weight.permute(0, 2, 3, 1).flatten(1).t()[None]
 
 
 def _padded_counts(sizes: Sequence[Size]) -> list[int]:
