@@ -94,3 +94,19 @@ def test_cells_know_their_place() -> None:
         [8, 8, 8, 8, 0, 1, 8, 3, 4],
         [8, 8, 8, 6, 7, 8, 8, 8, 8],
     ]
+
+
+def test_what_is_kept_for_a_size_serves_every_mode() -> None:
+    sizes = [(3, 5), (2, 3)]
+    offsets = [torch.randn(1, 36, *size, generator=torch.Generator().manual_seed(5)) for size in sizes]
+    with torch.inference_mode():
+        inside = joint_plan(offsets, cells_of(sizes, CPU))
+    cells = cells_of(sizes, CPU)
+    assert cells is cells_of(tuple(sizes), CPU)
+    assert not cells.rows.is_inference()
+    for part in offsets:
+        part.requires_grad_()
+    plan = joint_plan(offsets, cells)
+    assert torch.equal(plan.rows, inside.rows)
+    plan.weights.square().sum().backward()
+    assert all(part.grad is not None and part.grad.abs().sum() > 0 for part in offsets)

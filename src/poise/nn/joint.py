@@ -10,7 +10,8 @@ c channels of a table's row (C / G), n chosen cells, O outputs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import _lru_cache_wrapper, lru_cache
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +19,14 @@ from torch import Tensor, nn
 from poise.nn.gathered import gathered_products, product, weighted_rows
 
 Size = tuple[int, int]
+Made = TypeVar("Made")
 SIDE = 3
 """Of the kernels; their step is one, and they are padded so that sizes stay."""
 TAPS = SIDE * SIDE
 MARGIN = 2
 """Cells of zeros around a map in a table."""
+KEPT = 4
+"""For so many lists of sizes what follows from them is kept."""
 FEW = 4
 """Outputs up to which a convolution at many cells gathers what cells contribute, not the cells."""
 
@@ -57,14 +61,27 @@ class Cells(NamedTuple):
 
 
 def cells_of(sizes: Sequence[Size], device: torch.device) -> Cells:
-    """The cells of maps of ``sizes``."""
+    """The cells of maps of ``sizes``; not to be written to, as they are kept for the next picture of that size."""
+    return _kept(_cells_of, tuple(sizes), device)
+
+
+@lru_cache(maxsize=KEPT)
+def _cells_of(sizes: tuple[Size, ...], device: torch.device) -> Cells:
     counts = torch.tensor([h * w for h, w in sizes], device=device)
     maps = torch.arange(len(sizes), device=device).repeat_interleave(counts)
     sides = torch.tensor([*sizes], device=device)[maps]
     place = torch.arange(len(maps), device=device) - (counts.cumsum(0) - counts)[maps]
     width = sides[:, 1]
     row = torch.div(place, width, rounding_mode="floor")
-    return Cells(tuple(sizes), row, place - row * width, sides[:, 0], width, maps)
+    return Cells(sizes, row, place - row * width, sides[:, 0], width, maps)
+
+
+def _kept(make: _lru_cache_wrapper[Made], *arguments: Any) -> Made:
+    """What ``make`` made before for such sizes, or makes now, to be used in whatever mode."""
+    if torch.compiler.is_compiling() or torch._C._is_tracing():
+        return make.__wrapped__(*arguments)
+    with torch.inference_mode(False):
+        return make(*arguments)
 
 
 def joined(maps: Sequence[Tensor]) -> Tensor:
@@ -90,6 +107,50 @@ class JointPlan(NamedTuple):
     weights: Tensor
 
 
+class TapGrid(NamedTuple):
+    """What a joint plan needs to know of each cell, tap and offset group (P, T, G), whatever the offsets.
+
+    Spread out in memory: an operator that repeats a number for each tap takes several times as long.
+    """
+
+    top: Tensor
+    """Row that the tap reads without an offset."""
+    left: Tensor
+    """Column, likewise."""
+    heights: Tensor
+    """Of the cell's map."""
+    widths: Tensor
+    """Likewise."""
+    below: Tensor
+    """int32: rows of the table from a cell to the one below it."""
+    first: Tensor
+    """int32: row of the table of the map's first cell."""
+    end: int
+    """Rows of the table."""
+
+
+@lru_cache(maxsize=KEPT)
+def _tap_grid(sizes: tuple[Size, ...], groups: int, dtype: torch.dtype, device: torch.device) -> TapGrid:
+    cells = _cells_of(sizes, device)
+    step = torch.arange(-1, SIDE - 1, device=device)
+    counts = _padded_counts(sizes)
+    ends = (torch.tensor(counts, device=device) * groups).cumsum(0)
+    first = (ends - torch.tensor(counts, device=device) * groups)[cells.maps]
+
+    def spread(values: Tensor, kind: torch.dtype) -> Tensor:
+        return values.expand(len(cells), TAPS, groups).to(kind).contiguous()
+
+    return TapGrid(
+        spread((cells.rows[:, None] + step.repeat_interleave(SIDE))[..., None], dtype),
+        spread((cells.columns[:, None] + step.repeat(SIDE))[..., None], dtype),
+        spread(cells.heights[:, None, None], dtype),
+        spread(cells.widths[:, None, None], dtype),
+        spread(((cells.widths + 2 * MARGIN) * groups)[:, None, None], torch.int32),
+        spread(first[:, None, None] + torch.arange(groups, device=device), torch.int32),
+        sum(counts) * groups,
+    )
+
+
 def joint_plan(offsets: Sequence[Tensor], cells: Cells) -> JointPlan:
     """The plan of 3x3 deformable convolutions, as `poise.nn.deformable.sampling_plan` makes it for one map.
 
@@ -101,16 +162,14 @@ def joint_plan(offsets: Sequence[Tensor], cells: Cells) -> JointPlan:
     planar = planar.to(torch.promote_types(planar.dtype, torch.float32))
     planar = planar.unflatten(2, (-1, TAPS, 2)).permute(4, 0, 1, 3, 2).contiguous()  # (2, B, P, T, G)
     groups = planar.shape[-1]
-    step = torch.arange(-1, SIDE - 1, device=planar.device)
-    top = (cells.rows[:, None] + step.repeat_interleave(SIDE))[..., None]
-    left = (cells.columns[:, None] + step.repeat(SIDE))[..., None]
-    row, down = _cell(planar[0] + top, cells.heights)
-    column, right = _cell(planar[1] + left, cells.widths)
-    below = ((cells.widths + 2 * MARGIN) * groups).to(torch.int32)[:, None, None]
-    group = torch.arange(groups, dtype=torch.int32, device=planar.device)
-    first = row * below + column * groups + (_starts(cells.sizes, groups, cells.maps)[:, None, None] + group)
+    grid = _kept(_tap_grid, cells.sizes, groups, planar.dtype, planar.device)
+    row, down = _cell(planar[0] + grid.top, grid.heights)
+    column, right = _cell(planar[1] + grid.left, grid.widths)
+    first = row * grid.below + (column * groups if groups > 1 else column) + grid.first
     up, back = 1 - down, 1 - right
-    rows = torch.stack([first, first + groups, first + below, first + below + groups], -1)
+    second = first + grid.below
+    rows = torch.stack([first, first + groups, second, second + groups], -1)
+    rows.clamp_(0, grid.end - 1)  # what was no number may have become any
     return JointPlan(rows, torch.stack([up * back, up * right, down * back, down * right], -1))
 
 
@@ -168,20 +227,12 @@ def _padded_counts(sizes: Sequence[Size]) -> list[int]:
     return [(h + 2 * MARGIN) * (w + 2 * MARGIN) for h, w in sizes]
 
 
-def _starts(sizes: Sequence[Size], groups: int, maps: Tensor) -> Tensor:
-    """(P,) int32: first row of its map's part of a table, for cells of ``maps``."""
-    counts = torch.tensor(_padded_counts(sizes), dtype=torch.int32, device=maps.device) * groups
-    return (counts.cumsum(0, dtype=torch.int32) - counts)[maps]
-
-
 def _cell(coordinate: Tensor, sides: Tensor) -> tuple[Tensor, Tensor]:
-    """The cell before a coordinate (B, P, T, G), counted in the table, and the fraction beyond it.
+    """The cell (int32) before a coordinate (B, P, T, G), counted in the table, and the fraction beyond it.
 
-    What lies outside, or is no number, reads zeros or becomes no number, but is never an address outside the table (see
-    `poise.nn.deformable`).
+    What lies outside reads zeros; what is no number becomes no number, and any cell.
     """
-    limit = sides.to(coordinate.dtype)[:, None, None]
-    bounded = torch.minimum(coordinate.clamp(min=-MARGIN), limit)
+    bounded = torch.minimum(coordinate.clamp_(min=-MARGIN), sides)
     before = bounded.floor()
-    cell = torch.minimum(before.to(torch.int32).clamp(min=-MARGIN), sides.to(torch.int32)[:, None, None])
-    return cell + MARGIN, bounded - before
+    fraction = bounded.sub_(before)
+    return before.to(torch.int32) + MARGIN, fraction
