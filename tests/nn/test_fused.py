@@ -92,13 +92,43 @@ def test_another_torch_goes_without(monkeypatch):
     torch.testing.assert_close(quick(images), plain(images), rtol=1e-4, atol=1e-4)
 
 
-def test_the_small_models_are_fused_on_a_processor_in_single_precision_only():
+@pytest.mark.parametrize(("side", "groups"), [(1, 1), (3, 1), (3, 8)])
+def test_under_autocast_the_numbers_are_those_of_its_precision(side, groups):
+    plain, quick = folded(nn.ReLU6(), side=side, groups=groups)
+    fuse_activations(quick)
+    images = torch.randn(1, 8, 12, 10)
+    with torch.inference_mode():
+        wide = quick(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            found, expected = quick(images), plain(images)
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found, expected.to(torch.bfloat16), rtol=2e-2, atol=5e-2)
+        torch.testing.assert_close(found.float(), wide, rtol=2e-2, atol=5e-2)
+        torch.testing.assert_close(quick(images), wide)  # filters of both precisions are kept apart
+    assert {kind for kind, _ in quick[0].laid_out} == {torch.float32, torch.bfloat16}
+
+
+def test_small_convolutions_without_a_norm_keep_their_filters_laid_out_and_large_ones_do_not():
+    torch.manual_seed(0)
+    plain, _ = folded(nn.ReLU())
+    net = nn.Sequential(plain, nn.Conv2d(16, 64, 3, padding=1), nn.GroupNorm(8, 64), nn.Conv2d(64, 256, 3)).eval()
+    images = torch.randn(1, 8, 12, 10)
+    quick = fold_batch_norm(net, images)
+    assert quick[3].weight.numel() > room.SMALL
+    assert fuse_activations(quick) == 1
+    assert [type(quick[i]) for i in (1, 3)] == [FusedConv2d, nn.Conv2d]
+    with torch.inference_mode():
+        torch.testing.assert_close(quick(images), net(images), rtol=1e-4, atol=1e-4)
+
+
+def test_the_small_models_are_fused_on_a_processor():
     model = build_model(preset("smpr_mobilenetv2"))
     images = torch.randn(1, 3, 128, 96, generator=torch.Generator().manual_seed(0))
     quick = prepared(model, CPU)
     assert sum(type(part) is FusedConv2d for part in quick.modules()) > 40
-    for how in (Running(CPU, torch.bfloat16), Running(torch.device("meta"))):
-        assert not any(type(part) is FusedConv2d for part in prepared(model, how).modules())
+    assert any(type(part) is FusedConv2d for part in prepared(model, Running(CPU, torch.bfloat16)).modules())
+    meta = prepared(model, Running(torch.device("meta")))
+    assert not any(type(part) is FusedConv2d for part in meta.modules())
     with torch.inference_mode():
         expected = model.eval()(images)
         found = quick(images.contiguous(memory_format=torch.channels_last))
@@ -110,15 +140,16 @@ def test_filters_are_laid_out_once_a_size_and_only_the_last_sizes_are_kept():
     plain, quick = folded(nn.ReLU(), side=3)
     fuse_activations(quick)
     sizes = [(12, 10), (7, 5), (12, 10), (3, 3), (1, 9), (40, 40), (2, 2), (12, 10)]
+    sizes += [(side, 5) for side in range(8, 8 + room.KEPT_SIZES)] + [(2, 2)]
     with torch.inference_mode():
         for height, width in sizes:
             images = torch.randn(1, 8, height, width)
             torch.testing.assert_close(quick(images), plain(images), rtol=1e-4, atol=1e-4)
-            assert (1, 8, height, width) in quick[0].laid_out
-    assert len(quick[0].laid_out) == room.KEPT_SIZES
-    kept = quick[0].laid_out[1, 8, 2, 2]
+            assert (torch.float32, (1, 8, height, width)) in quick[0].laid_out
+    assert len(quick[0].laid_out) == 2 * room.KEPT_SIZES
+    kept = quick[0].laid_out[torch.float32, (1, 8, 2, 2)]
     quick(torch.randn(1, 8, 2, 2))
-    assert quick[0].laid_out[1, 8, 2, 2] is kept
+    assert quick[0].laid_out[torch.float32, (1, 8, 2, 2)] is kept
 
 
 def test_a_network_that_was_used_can_be_copied_and_pickled():

@@ -24,8 +24,13 @@ _EPILOGUES: dict[type[nn.Module], tuple[str, list[float]]] = {
 
 KEPT_SIZES = 4
 """For so many sizes of its input a convolution keeps its filters as that size wants them."""
+SMALL = 1 << 17
+"""Weights up to which a convolution keeps twice as many, enough for the levels of a pyramid of two pictures or nearly
+so. One that has no activation to take is worth it only then: laying out its filters takes a part of its time."""
 
 Shape = tuple[int, ...]
+Key = tuple[torch.dtype, Shape]
+"""Kind of the numbers and shape of an input."""
 
 
 def pointwise_operator() -> Any:
@@ -40,27 +45,32 @@ class FusedConv2d(nn.Conv2d):
     laid_out: _Layouts
 
     def forward(self, input: Tensor) -> Tensor:
-        """As ``nn.Conv2d``, and the activation."""
-        filters = self.laid_out.get(input.shape)
+        """As ``nn.Conv2d``, and the activation; in the precision of autocast, if there is one."""
+        bias = self.bias
+        if torch.is_autocast_enabled("cpu"):
+            kind = torch.get_autocast_dtype("cpu")
+            input, bias = input.to(kind), None if bias is None else bias.to(kind)
+        filters = self.laid_out.get((input.dtype, input.shape))
         if filters is None:
-            filters = self._lay_out(input.shape)
+            filters = self._lay_out(input.dtype, input.shape)
         done: Tensor = pointwise_operator()(
-            input, filters, self.bias, self.padding, self.stride, self.dilation, self.groups, *self.epilogue, ""
+            input, filters, bias, self.padding, self.stride, self.dilation, self.groups, *self.epilogue, ""
         )
         return done
 
-    def _lay_out(self, shape: Shape) -> Tensor:
+    def _lay_out(self, kind: torch.dtype, shape: Shape) -> Tensor:
         """Filters as maps of that shape want them; they are kept, instead of those of the shape that was first."""
         assert not isinstance(self.padding, str)
-        filters = laid_out_for(self.weight, self.padding, self.stride, self.dilation, self.groups, shape)
-        while len(self.laid_out) >= KEPT_SIZES:
-            self.laid_out.pop(next(iter(self.laid_out), shape), None)  # another thread may have been quicker
-        self.laid_out[shape] = filters
+        filters = laid_out_for(self.weight.to(kind), self.padding, self.stride, self.dilation, self.groups, shape)
+        room = KEPT_SIZES if self.weight.numel() > SMALL else 2 * KEPT_SIZES
+        while len(self.laid_out) >= room:
+            self.laid_out.pop(next(iter(self.laid_out), (kind, shape)), None)  # another thread may have been quicker
+        self.laid_out[kind, shape] = filters
         return filters
 
 
-class _Layouts(dict[Shape, Tensor]):
-    """Filters by the shape of the input. Copies are empty: what is in such a layout cannot be copied."""
+class _Layouts(dict[Key, Tensor]):
+    """Filters by the input. Copies are empty: what is in such a layout cannot be copied."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Layouts:
         return _Layouts()
@@ -87,6 +97,8 @@ def laid_out_for(
 def fuse_activations(module: nn.Module) -> int:
     """Change a network in eval mode, on the CPU, with folded norms, in place; it is for inference only afterwards.
 
+    Small convolutions without a folded norm keep their filters laid out, too.
+
     Returns:
         How many convolutions take their activation with them; none where torch has no such operator.
     """
@@ -99,6 +111,9 @@ def fuse_activations(module: nn.Module) -> int:
         _fuse(convolution, epilogue or _EPILOGUES[nn.Identity])
         if activation is not None and epilogue is not None:
             norm._modules["act"] = nn.Identity()
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d) and _is_plain(part) and part.weight.numel() <= SMALL:
+            _fuse(part, _EPILOGUES[nn.Identity])
     return len(pairs)
 
 

@@ -241,8 +241,8 @@ def prepared(model: _Model, how: Running | torch.device) -> _Model:
     module.requires_grad_(False).to(how.device).to(memory_format=torch.channels_last)
     if how.compiled:
         compile_parts(module)
-    elif how.device.type == "cpu" and not how.half:
-        if hasattr(module, "pack"):
+    elif how.device.type == "cpu":
+        if hasattr(module, "pack") and not how.half:
             cast(Any, module).pack()
         fuse_activations(module)
     return cast(_Model, module)
