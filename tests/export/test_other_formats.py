@@ -17,7 +17,7 @@ from poise.checkpoints import LoadedCheckpoint, save_checkpoint
 from poise.cli.main import app
 from poise.data.images import read_image
 from poise.export.exporting import Plan, export_model
-from poise.export.quantise import Pictures, last_convolutions
+from poise.export.quantise import Pictures, last_convolutions, read_unrounded
 from poise.export.writers import LARGE
 from poise.geometry.affine import fit
 from poise.predict.boxes import Boxes, PersonBoxes
@@ -100,6 +100,37 @@ def test_threads_share_no_results(photos: Path, tmp_path: Path) -> None:
             together = list(pool.map(lambda image: model.find(image, box.boxes, box.scores).keypoints, images))
             for one, other in zip(alone, together, strict=True):
                 np.testing.assert_array_equal(one, other)
+
+
+def test_activations_and_gathering_read_what_was_not_rounded() -> None:
+    helper = onnx_helper()
+    node = helper.make_node
+
+    def rounded(name: str) -> list[Any]:
+        return [
+            node("QuantizeLinear", [name, "s", "z"], [f"{name}_q"]),
+            node("DequantizeLinear", [f"{name}_q", "s", "z"], [f"{name}_d"]),
+        ]
+
+    graph = helper.make_graph(
+        [
+            *rounded("image"), node("Conv", ["image_d", "w"], ["a"]),
+            *rounded("a"), node("Clip", ["a_d"], ["b"]),
+            *rounded("b"), node("Conv", ["b_d", "w"], ["c"]), node("Transpose", ["b_d"], ["out"]),
+            *rounded("c"), node("Add", ["c_d", "b_d"], ["sum"]),
+            node("DequantizeLinear", ["stored", "s", "z"], ["w"]),
+        ],
+        "g", [], [helper.make_tensor_value_info(name, 1, None) for name in ("sum", "out")],
+    )  # fmt: skip
+    read_unrounded(graph)
+    reads = {node.output[0]: list(node.input) for node in graph.node}
+    assert reads["b"] == ["a"]
+    assert reads["out"] == ["b"]
+    assert reads["c"] == ["b_d", "w"]
+    assert reads["sum"] == ["c_d", "b_d"]
+    assert reads["w"] == ["stored", "s", "z"]
+    assert not {"a_q", "a_d"} & set(reads)  # nobody reads it
+    assert {"image_q", "image_d", "b_q", "b_d", "c_q", "c_d"} <= set(reads)
 
 
 def test_coordinates_that_a_later_layer_refines_keep_their_precision() -> None:

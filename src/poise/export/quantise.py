@@ -30,6 +30,8 @@ MOST_PICTURES = 100
 
 
 _WEIGHTED = ("Conv", "DeformConv", "Gemm", "MatMul")
+_UNROUNDED = ("Clip", "Gather", "Relu", "Reshape", "Transpose")
+"""What reads a convolution's own values: activations, whose result is rounded again anyway, norms, and gathering."""
 
 
 class Loss(NamedTuple):
@@ -101,6 +103,7 @@ def quantise(source: Path, target: Path, description: Mapping[str, Any], picture
             activation_type=tools.QuantType.QUInt8, nodes_to_exclude=last_convolutions(onnx.load(str(source)).graph),
         )  # fmt: skip
     proto = onnx.load(str(target))
+    read_unrounded(proto.graph)
     del proto.metadata_props[:]
     entry = proto.metadata_props.add()
     entry.key, entry.value = KEY, json.dumps(dict(description), allow_nan=False)
@@ -126,6 +129,32 @@ def last_convolutions(graph: Any) -> list[str]:
         if direct and node.op_type not in _WEIGHTED:
             returned.update(node.input)
     return last
+
+
+def read_unrounded(graph: Any) -> None:
+    """Let some layers of a quantised ONNX graph read what was there before it was rounded for a convolution; in place.
+
+    The quantiser rounds a tensor for all that read it. Rounding once less is more exact, and no slower: convolutions
+    compute activations themselves.
+    """
+    made_by = {name: node for node in graph.node for name in node.output}
+    before = {}
+    for node in graph.node:
+        rounding = made_by.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        if rounding is not None and rounding.op_type == "QuantizeLinear":
+            before[node.output[0]] = rounding.input[0]
+    for node in graph.node:
+        if node.op_type in _UNROUNDED:
+            for place, name in enumerate(node.input):
+                node.input[place] = before.get(name, name)
+    returned = {output.name for output in graph.output}
+    while True:
+        read = returned.union(*(node.input for node in graph.node))
+        unread = [node for node in graph.node if read.isdisjoint(node.output)]
+        if not unread:
+            return
+        for node in unread:
+            graph.node.remove(node)
 
 
 class _Reader:
