@@ -136,20 +136,27 @@ def test_the_small_models_are_fused_on_a_processor():
         torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-4)
 
 
-def test_filters_are_laid_out_once_a_size_and_only_the_last_sizes_are_kept():
+def test_filters_are_laid_out_once_a_size_and_sizes_do_not_push_each_other_out():
     plain, quick = folded(nn.ReLU(), side=3)
     fuse_activations(quick)
-    sizes = [(12, 10), (7, 5), (12, 10), (3, 3), (1, 9), (40, 40), (2, 2), (12, 10)]
-    sizes += [(side, 5) for side in range(8, 8 + room.KEPT_SIZES)] + [(2, 2)]
+    first = [(12, 10), (7, 5), (3, 3), (1, 9), (40, 40), (2, 2), (4, 9), (5, 5)]
+    assert len(first) == 2 * room.KEPT_SIZES
+    later = [(8, 5), (9, 9), (9, 5)]
+
+    def run(height, width):
+        images = torch.randn(1, 8, height, width)
+        torch.testing.assert_close(quick(images), plain(images), rtol=1e-4, atol=1e-4)
+
     with torch.inference_mode():
-        for height, width in sizes:
-            images = torch.randn(1, 8, height, width)
-            torch.testing.assert_close(quick(images), plain(images), rtol=1e-4, atol=1e-4)
-            assert (torch.float32, (1, 8, height, width)) in quick[0].laid_out
-    assert len(quick[0].laid_out) == 2 * room.KEPT_SIZES
-    kept = quick[0].laid_out[torch.float32, (1, 8, 2, 2)]
-    quick(torch.randn(1, 8, 2, 2))
-    assert quick[0].laid_out[torch.float32, (1, 8, 2, 2)] is kept
+        for size in [*first, *later, *later]:
+            run(*size)
+        assert [shape[2:] for _, shape in quick[0].laid_out] == first
+        kept = quick[0].laid_out[torch.float32, (1, 8, 2, 2)]
+        run(2, 2)
+        assert quick[0].laid_out[torch.float32, (1, 8, 2, 2)] is kept
+        for size in later * (room.PATIENCE // 3 + 1):
+            run(*size)
+        assert {shape[2:] for _, shape in quick[0].laid_out} == set(later)
 
 
 def test_a_network_that_was_used_can_be_copied_and_pickled():

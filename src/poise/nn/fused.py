@@ -24,6 +24,8 @@ _EPILOGUES: dict[type[nn.Module], tuple[str, list[float]]] = {
 
 KEPT_SIZES = 4
 """For so many sizes of its input a convolution keeps its filters as that size wants them."""
+PATIENCE = 64
+"""After so many calls with other sizes than those that are kept, these make room."""
 SMALL = 1 << 17
 """Weights up to which a convolution keeps twice as many, enough for the levels of a pyramid of two pictures or nearly
 so. One that has no activation to take is worth it only then: laying out its filters takes a part of its time."""
@@ -59,18 +61,28 @@ class FusedConv2d(nn.Conv2d):
         return done
 
     def _lay_out(self, kind: torch.dtype, shape: Shape) -> Tensor:
-        """Filters as maps of that shape want them; they are kept, instead of those of the shape that was first."""
+        """Filters as maps of that shape want them, kept; or as they are, while there is no room for more.
+
+        Shapes that take turns would else push each other out, and filters would be laid out at every call.
+        """
         assert not isinstance(self.padding, str)
-        filters = laid_out_for(self.weight.to(kind), self.padding, self.stride, self.dilation, self.groups, shape)
-        room = KEPT_SIZES if self.weight.numel() > SMALL else 2 * KEPT_SIZES
-        while len(self.laid_out) >= room:
-            self.laid_out.pop(next(iter(self.laid_out), (kind, shape)), None)  # another thread may have been quicker
-        self.laid_out[kind, shape] = filters
+        kept, weight = self.laid_out, self.weight.to(kind)
+        if len(kept) >= (KEPT_SIZES if weight.numel() > SMALL else 2 * KEPT_SIZES):
+            kept.missed += 1
+            if kept.missed < PATIENCE:
+                return weight
+            kept.clear()
+            kept.missed = 0
+        filters = laid_out_for(weight, self.padding, self.stride, self.dilation, self.groups, shape)
+        kept[kind, shape] = filters
         return filters
 
 
 class _Layouts(dict[Key, Tensor]):
     """Filters by the input. Copies are empty: what is in such a layout cannot be copied."""
+
+    missed = 0
+    """Calls with other inputs since there is no room for more."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Layouts:
         return _Layouts()
