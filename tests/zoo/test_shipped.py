@@ -88,7 +88,7 @@ def test_the_single_stage_models_find_three_people_and_rsn_looks_at_each() -> No
 
 @pytest.mark.parametrize("name", [m.name for m in MODELS])
 def test_the_same_people_in_bfloat16_on_a_processor(name: str) -> None:
-    """Three digits: a place may be some pixels off, and a keypoint drawn to another of two peaks."""
+    """Three digits: a place may be some pixels off, above all a guessed one, and a keypoint drawn to another peak."""
     photo = EXAMPLES / "three_people.jpg"
     found = (poise.load(name, device="cpu", half=half).predict([photo])[0] for half in (False, "bfloat16"))
     # from left to right: who is best may change
@@ -96,7 +96,9 @@ def test_the_same_people_in_bfloat16_on_a_processor(name: str) -> None:
     assert len(short) == len(whole)
     np.testing.assert_allclose(short.scores, whole.scores, atol=0.05)
     away = np.linalg.norm(short.keypoints - whole.keypoints, axis=2)
-    assert np.median(away) < 3
+    sure = whole.keypoint_scores > 0.3
+    assert sure.sum() > 20
+    assert np.median(away[sure]) < 3
     assert away.any()
 
 
