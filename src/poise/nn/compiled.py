@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torch import nn
+from torch import Tensor, nn
+
+
+class Sequence(nn.Sequential):
+    """Layers one after the other. torch 2.6 compiles nothing whose ``forward`` is one of its own."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As ``nn.Sequential``."""
+        for layer in self:
+            input = layer(input)
+        return input
 
 
 def compile_parts(module: nn.Module) -> None:
@@ -17,6 +27,8 @@ def compile_parts(module: nn.Module) -> None:
     for part in module.children():
         for tower in _towers(part) if _decides(part) else [part]:
             for each in tower if isinstance(tower, nn.ModuleList) else [tower]:
+                if type(each) is nn.Sequential:
+                    each.__class__ = Sequence
                 each.compile()
 
 
