@@ -3,7 +3,7 @@
 On one thread torch computes 1x1 convolutions of few pictures as a product of its own, after the bias was copied to
 every place of the output, and every activation is one more pass over the map. The operator that does without is the one
 that ``torch.compile`` puts into its CPU code. It wants filters laid out as suits the size of the map, and lays them out
-at every call; here that is done once for each of the last few sizes. The results are the same numbers.
+at every call; here that is done once for each of a few sizes. The results are the same numbers.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ KEPT_SIZES = 4
 PATIENCE = 64
 """After so many calls with other sizes than those that are kept, these make room."""
 SMALL = 1 << 17
-"""Weights up to which a convolution keeps twice as many, enough for the levels of a pyramid of two pictures or nearly
-so. One that has no activation to take is worth it only then: laying out its filters takes a part of its time."""
+"""Weights up to which a convolution keeps its filters for twice as many sizes: heads see all levels of a pyramid.
+Without an activation to take only those are worth it; larger ones take much longer than laying out their filters."""
 
 Shape = tuple[int, ...]
 Key = tuple[torch.dtype, Shape]

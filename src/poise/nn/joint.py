@@ -10,13 +10,16 @@ c channels of a table's row (C / G), n chosen cells, O outputs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import _lru_cache_wrapper, lru_cache
-from typing import Any, NamedTuple, TypeVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from poise.nn.gathered import gathered_products, product, weighted_rows
+
+if TYPE_CHECKING:
+    from functools import _lru_cache_wrapper
 
 Size = tuple[int, int]
 Made = TypeVar("Made")

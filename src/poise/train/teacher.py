@@ -25,9 +25,8 @@ class Teacher:
 
     def __init__(self, model: PoseModel, student: PoseModel, weight: float = 1.0) -> None:
         if not isinstance(student, Imitator):
-            raise ValueError(
-                f"train.teacher: a {type(student).__name__} learns from labels only; RSN can have a teacher"
-            )
+            name = type(student).__name__
+            raise ValueError(f"train.teacher: a {name} learns from labels only; leave it out, or train an RSN")
         try:
             student.check_teacher(model)
         except ValueError as error:
