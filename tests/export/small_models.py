@@ -12,7 +12,7 @@ from torch import nn
 
 from poise.checkpoints import LoadedCheckpoint
 from poise.export.description import describe
-from poise.export.graph import pose_graph, with_operator
+from poise.export.graph import pose_graph, with_operator, with_spread_norms
 from poise.models import PoseModel, build_model, parse_model_config
 from poise.runtime import ExportedModel
 from poise.skeletons import COCO17, LSP14, Skeleton
@@ -59,12 +59,15 @@ def loaded(system: str, **metadata: Any) -> LoadedCheckpoint:
 
 
 class Eager(ExportedModel):
-    """The runtime around a graph that has not been written; with an input of one size, by the deformable operator."""
+    """The runtime around a graph that has not been written.
+
+    With an input of one size by the deformable operator, else with norms as OpenVINO likes them.
+    """
 
     def __init__(self, model: PoseModel, canvas: tuple[int, int] | None) -> None:
         self.path, self.running = Path("a graph"), "torch"
         self.description = describe(model, {}, canvas, "float32")
-        graph = pose_graph(model) if canvas is None else with_operator(pose_graph(model))
+        graph = (with_spread_norms if canvas is None else with_operator)(pose_graph(model))
 
         def run(feeds: Any) -> Any:
             with torch.no_grad():

@@ -6,9 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from small_models import DIRECTPOSE, LONG_SIDE, RSN, SMPR, Eager, noise, small_model
 
+from torch import nn
+
 from poise.export.description import canvas_of, describe, fixed_canvas, looks_once
+from poise.export.graph import with_spread_norms
 from poise.export.parity import Photograph, by_torch, compare
 from poise.geometry.affine import fit
 from poise.models import PoseModel
@@ -38,6 +42,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], Skeleton, dict[str, Any]]] = {
         SMPR, COCO17, {"align": False, "psm": False, "score": "class", "positives": "all", "max_poses": 3},
     ),
     "smpr, snapped": (SMPR, COCO17, {"snap": 0.1}),
+    "smpr, no poses on P3": (SMPR, COCO17, {"snap": 0.1, "finest_level": 4}),
     "smpr, snapped, consensus": (SMPR, COCO17, {"snap": 0.1, "consensus": True}),
     "smpr, nobody": (SMPR, COCO17, {"score_threshold": 1.0}),
     "rsn": (RSN, COCO17, {}),
@@ -74,6 +79,20 @@ def test_it_finds_what_the_model_finds(variant: str) -> None:
             assert len(found) == len(reference)
             assert (parity.poses > 0) == ("nobody" not in variant)
             assert parity.boxes < 0.01
+
+
+@pytest.mark.parametrize("shape", [(2, 12, 5, 7), (1, 12, 1, 2)], ids=str)
+@pytest.mark.parametrize("groups", [1, 3, 12])
+def test_spread_norms_are_norms(shape: tuple[int, ...], groups: int) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.GroupNorm(groups, 12))
+    nn.init.normal_(plain[0].weight)
+    nn.init.normal_(plain[0].bias)
+    spread = with_spread_norms(plain)
+    assert type(plain[0]) is nn.GroupNorm
+    x = 2 * torch.randn(shape) + 50 * torch.rand(12, 1, 1)
+    with torch.no_grad():
+        torch.testing.assert_close(spread(x), plain.double()(x.double()).float(), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 900), (900, 3), (31, 33)], ids=str)

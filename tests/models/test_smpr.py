@@ -27,6 +27,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without alignment": PLAIN,
     "few candidates a level": {"pre_nms": 15},
     "path aggregation without ReLU": {"neck": "pafpn", "neck_act": False},
+    "no poses on P3": {"finest_level": 4},
     "hrnet": {"backbone": "hrnet_w18_small", "neck": "hrfpn"},
 }
 
@@ -54,6 +55,48 @@ def _truth(size: int, people: int, skeleton: Skeleton = COCO17, seed: int = 0) -
     boxes = np.concatenate([points.min(1), points.max(1)], 1)
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], 1)
     return Persons.from_numpy(keypoints, boxes, areas, np.zeros((0, 4)))
+
+
+# ------------------------------------------------------------------------------------------------------------ levels
+
+
+@pytest.mark.parametrize("finest", [3, 4, 5])
+def test_coarser_levels_are_the_same_without_the_finer_ones(finest: int) -> None:
+    """Layers are shared; a level's own are two factors."""
+    whole, part = _model(), _model(finest_level=finest, seed=1)
+    skipped = finest - 3
+    tensors = whole.state_dict()
+    for name in list(tensors):
+        if "_scales." in name:
+            tensors[name].fill_(1.0 + int(name.split(".")[2]))
+    whole.load_state_dict(tensors)
+    for kind in ("initial", "refined"):
+        scales = [tensors.pop(f"head.{kind}_scales.{level}.scale") for level in range(5)]
+        tensors |= {f"head.{kind}_scales.{i}.scale": s for i, s in enumerate(scales[skipped:])}
+    part.load_state_dict(tensors)
+    with torch.no_grad():
+        all_maps, some_maps = whole(_images(1, 3, 96, 128)), part(_images(1, 3, 96, 128))
+    torch.testing.assert_close(some_maps.heatmaps, all_maps.heatmaps)
+    for field in ("logits", "initial", "refined", "quality"):
+        torch.testing.assert_close(getattr(some_maps, field), getattr(all_maps, field)[skipped:])
+    assert part.strides == whole.strides[skipped:] == (8, 16, 32, 64, 128)[skipped:]
+
+
+def test_without_p3_small_people_are_learned_by_p4_and_heatmaps_by_p3() -> None:
+    model = _model(finest_level=4, size_ranges=[(-1, 64), (64, 128), (128, 256), (256, 1e8)]).train()
+    truth = _truth(96, 1)
+    outputs = model(_images(1, 3, 96, 96))
+    for maps in (outputs.logits[0], outputs.initial[0], outputs.heatmaps):
+        maps.retain_grad()
+    terms = model.loss(outputs, [truth])
+    sum(terms.values()).backward()
+    assert outputs.initial[0].shape[2:] == (6, 6)
+    assert outputs.heatmaps.shape[2:] == (12, 12)
+    assert terms["initial"] > 0
+    cells = torch.nonzero(outputs.heatmaps.grad[0] < 0)[:, [2, 1]]  # what is wanted there is more
+    apart = (cells[:, None] * 8 + 4 - truth.keypoints[0, :, :2]).abs().amax(-1)
+    assert len(cells) > 5
+    assert apart.amin(1).max() <= 8
 
 
 # ---------------------------------------------------------------------------------------------------------- laziness

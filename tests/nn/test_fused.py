@@ -10,7 +10,8 @@ from torch import nn
 from poise.models import build_model, preset
 from poise.nn import fused as room
 from poise.nn.fold import fold_batch_norm, folded_pairs
-from poise.nn.fused import FusedConv2d, fuse_activations
+from poise.nn.fused import FusedConv2d, added, fuse_activations
+from poise.nn.mobilenet import Block
 from poise.predict.devices import Running
 from poise.predict.predictor import prepared
 
@@ -105,7 +106,20 @@ def test_under_autocast_the_numbers_are_those_of_its_precision(side, groups):
         torch.testing.assert_close(found, expected.to(torch.bfloat16), rtol=2e-2, atol=5e-2)
         torch.testing.assert_close(found.float(), wide, rtol=2e-2, atol=5e-2)
         torch.testing.assert_close(quick(images), wide)  # filters of both precisions are kept apart
-    assert {kind for kind, _ in quick[0].laid_out} == {torch.float32, torch.bfloat16}
+    kinds = {torch.float32, torch.bfloat16} if room._computes(torch.bfloat16) else {torch.float32}
+    assert {kind for kind, _ in quick[0].laid_out} == kinds
+
+
+@pytest.mark.parametrize("act", [nn.ReLU(inplace=True), nn.ReLU6(), nn.Identity()], ids=str)
+def test_a_processor_without_bfloat16_goes_the_ordinary_way(act, monkeypatch):
+    monkeypatch.setattr(room, "_computes", lambda kind: kind == torch.float32)
+    plain, quick = folded(act)
+    fuse_activations(quick)
+    images = 4 * torch.randn(1, 8, 12, 10)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        found = quick(images)
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found, plain(images).to(torch.bfloat16), rtol=2e-2, atol=5e-2)
 
 
 def test_small_convolutions_without_a_norm_keep_their_filters_laid_out_and_large_ones_do_not():
@@ -167,3 +181,49 @@ def test_a_network_that_was_used_can_be_copied_and_pickled():
     for twin in (copy.deepcopy(quick), pickle.loads(pickle.dumps(quick))):  # noqa: S301  (our own bytes)
         assert not twin[0].laid_out
         torch.testing.assert_close(twin(images), plain(images), rtol=1e-4, atol=1e-4)
+
+
+def block_of(shortcut: bool = True):
+    torch.manual_seed(0)
+    block = Block(8, 8 if shortcut else 16, 6, 1).eval()
+    for norm in (block.bn1, block.bn2, block.bn3):
+        nn.init.uniform_(norm.running_var, 0.5, 1.5)
+        nn.init.normal_(norm.running_mean)
+    return block, fold_batch_norm(block, torch.randn(1, 8, 12, 10))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_a_block_adds_to_its_input(kind):
+    block, quick = block_of()
+    fuse_activations(quick)
+    assert type(quick) is not type(block)
+    images = torch.randn(2, 8, 12, 10).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        expected = block(images)
+        with torch.autocast("cpu", kind, enabled=kind != torch.float32):
+            found = quick(images.clone(memory_format=torch.preserve_format))
+    tolerance = 1e-4 if kind == torch.float32 else 0.1
+    torch.testing.assert_close(found.float(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_a_block_without_a_shortcut_stays_what_it_is():
+    block, quick = block_of(shortcut=False)
+    fuse_activations(quick)
+    assert type(quick) is Block
+    images = torch.randn(1, 8, 12, 10)
+    with torch.inference_mode():
+        torch.testing.assert_close(quick(images), block(images), rtol=1e-4, atol=1e-4)
+
+
+def test_sums_of_a_pyramid_are_made_in_place_where_that_is_quicker():
+    torch.manual_seed(0)
+    plain = nn.Conv2d(8, 16, 1)
+    quick = copy.deepcopy(plain).requires_grad_(False)
+    room._fuse(quick, room._EPILOGUES[nn.Identity])
+    images, sums = torch.randn(1, 8, 6, 5), torch.randn(1, 16, 6, 5)
+    with torch.no_grad():
+        expected = added(plain, sums, images)
+        torch.testing.assert_close(expected, sums + plain(images))
+        found = added(quick, sums, images)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found, sums)

@@ -105,7 +105,8 @@ def collate(views: Sequence[View], stride: int = 32) -> Batch:
         raise ValueError("a batch needs at least one view")
     height, width = (max(v.image.shape[axis] for v in views) for axis in (1, 2))
     height, width = (-(-side // stride) * stride for side in (height, width))
-    images = torch.zeros((len(views), height, width, 3)).permute(0, 3, 1, 2)
+    filled = all(v.image.shape[1:] == (height, width) for v in views)
+    images = (torch.empty if filled else torch.zeros)((len(views), height, width, 3)).permute(0, 3, 1, 2)
     kept, persons = [], []
     for i, view in enumerate(views):
         part = images[i, :, : view.image.shape[1], : view.image.shape[2]]

@@ -66,7 +66,7 @@ def smpr_candidates(model: SMPR, x: Tensor, size: Tensor, operator: bool) -> den
     features = model.pyramid(model.backbone(x))
     heatmaps = head.heatmap(features[0]) if config.snap is not None and head.heatmap is not None else None
     scores, places, poses, chosen = [], [], [], []
-    for number, feature in enumerate(features):
+    for number, feature in enumerate(head.answering(features)):
         level = SMPRLevel(head, number, feature, operator)
         chance = dense.precise(level.logits.flatten()).sigmoid()
         some = level.at(chance > config.score_threshold)
@@ -92,7 +92,7 @@ def smpr_candidates(model: SMPR, x: Tensor, size: Tensor, operator: bool) -> den
     marks = best[:, None].expand(-1, len(skeleton))
     found = dense.Candidates(best, keypoints, marks, boxes, index, points)
     if config.snap is not None and heatmaps is not None:
-        found = snap(found, heatmaps[0], model.strides[0], config.snap)
+        found = snap(found, heatmaps[0], dense.HEATMAP_STRIDE, config.snap)
     return _with_nobody(found)
 
 

@@ -81,6 +81,26 @@ class Normalised(nn.Module):
         return values.flip(1) if self.reverse else values
 
 
+class SpreadGroupNorm(nn.GroupNorm):
+    """A group norm whose steps keep the layout of maps (B, C, h, w).
+
+    The usual way puts the channels of a group in a row, for which runtimes that hold channels last in memory copy the
+    map there and back.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As ``nn.GroupNorm``."""
+        centred = input - self._of_group(input.mean((2, 3)))
+        scale = torch.rsqrt(self._of_group((centred * centred).mean((2, 3))) + self.eps)
+        return centred * (scale * self.weight[:, None, None]) + self.bias[:, None, None]
+
+    def _of_group(self, values: Tensor) -> Tensor:
+        """Means (B, C, 1, 1) over the group of each channel, of values (B, C)."""
+        size = self.num_channels // self.num_groups
+        means = values.unflatten(1, (self.num_groups, size)).mean(2, keepdim=True)
+        return means.expand(-1, -1, size).flatten(1)[..., None, None]
+
+
 class WholeGraph(nn.Module):
     """From one padded picture to its poses.
 
@@ -178,6 +198,15 @@ def with_operator(graph: WholeGraph | CropGraph) -> WholeGraph | CropGraph:
     changed = copy.copy(graph)
     if isinstance(changed, WholeGraph):
         changed.operator = True
+    return changed
+
+
+def with_spread_norms(graph: WholeGraph | CropGraph) -> WholeGraph | CropGraph:
+    """The same function with `SpreadGroupNorm`; ``graph`` is not changed."""
+    changed = copy.deepcopy(graph)
+    for part in changed.modules():
+        if type(part) is nn.GroupNorm and part.affine:
+            part.__class__ = SpreadGroupNorm
     return changed
 
 

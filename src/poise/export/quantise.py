@@ -30,7 +30,7 @@ MOST_PICTURES = 100
 
 
 _WEIGHTED = ("Conv", "DeformConv", "Gemm", "MatMul")
-_UNROUNDED = ("Clip", "Gather", "Relu", "Reshape", "Transpose")
+_UNROUNDED = ("Clip", "Gather", "ReduceMean", "Relu", "Reshape", "Sub", "Transpose")
 """What reads a convolution's own values: activations, whose result is rounded again anyway, norms, and gathering."""
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn.utils.parametrize import register_parametrization
 
-from poise.export.graph import CropGraph, CropPoses, WholeGraph, WholePoses, with_operator
+from poise.export.graph import CropGraph, CropPoses, WholeGraph, WholePoses, with_operator, with_spread_norms
 from poise.extras import needs
 from poise.runtime import KEY, Size
 
@@ -50,7 +50,7 @@ def write_onnx(
         canvas: (height, width) of the input; None: any. The number of crops is always free.
         path: where it is written.
         description: of `poise.export.description.describe`; its ``weights`` say whether they are stored in half.
-        operator: DeformConv for deformable convolutions, which onnxruntime has.
+        operator: DeformConv for deformable convolutions, which onnxruntime has; False: as OpenVINO likes it.
 
     Raises:
         MissingLibraryError: a library of the extra ``export`` is missing.
@@ -82,7 +82,7 @@ def _translated(graph: Graph, canvas: Size | None, operator: bool) -> Any:
     try:
         with _quiet():
             made = torch.onnx.export(
-                recorded(with_operator(graph) if operator else graph, canvas),
+                recorded(with_operator(graph) if operator else with_spread_norms(graph), canvas),
                 opset_version=OPSET,
                 dynamo=True,
                 optimize=False,  # slow; `_simplified` does more

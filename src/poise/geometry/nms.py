@@ -94,7 +94,8 @@ def soft_box_nms(boxes: FloatArray, scores: FloatArray, rule: Suppression, limit
 
     def iou(taken: int, others: Indices) -> FloatArray:
         overlap = np.minimum(high[others], high[taken]) - np.maximum(low[others], low[taken]) + extra
-        shared = np.maximum(overlap, 0).prod(1)
+        sides = np.maximum(overlap, 0)
+        shared = sides[:, 0] * sides[:, 1]
         ratio: FloatArray = shared / np.maximum(areas[others] + areas[taken] - shared, np.finfo(np.float32).tiny)
         return ratio
 
@@ -153,7 +154,7 @@ def soft_nms(
         position = int(current[left].argmax())
         best = int(left[position])
         taken.append(best)
-        left = np.delete(left, position)
+        left = np.concatenate([left[:position], left[position + 1 :]])
         current[left] *= _factor(similarity(best, left), rule)
         left = left[current[left] >= rule.min_score]
     indices = np.array(taken, np.int64)

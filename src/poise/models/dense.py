@@ -8,17 +8,21 @@ Frame: all coordinates are input px of the model's own convention (see ``pixel_o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from poise.geometry.boxes import points_extent
+from poise.nn.joint import kept
 from poise.skeletons import Skeleton
 from poise.types import Persons, Poses
 
 SIZE_RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, 1e8))
 """Largest side distance in px that a level answers for, both ends inclusive (FCOS; P3..P7)."""
+HEATMAP_STRIDE = 8
+"""Of the heatmaps, which are predicted on P3."""
 
 
 class Grid(NamedTuple):
@@ -44,7 +48,12 @@ class Match(NamedTuple):
 
 
 def make_grid(sizes: Sequence[tuple[int, int]], strides: Sequence[int], device: torch.device) -> Grid:
-    """Locations (j s + s//2, i s + s//2) of cells (i, j) (DirectPose spec 7, SMPR spec 1)."""
+    """Locations (j s + s//2, i s + s//2) of cells (i, j) (DirectPose spec 7, SMPR spec 1); not to be written to."""
+    return kept(_made_grid, tuple(sizes), tuple(strides), device)
+
+
+@lru_cache(maxsize=32)
+def _made_grid(sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], device: torch.device) -> Grid:
     points, stride_of, level_of = [], [], []
     for level, ((h, w), s) in enumerate(zip(sizes, strides, strict=True)):
         y = torch.arange(h, device=device, dtype=torch.float32) * s + s // 2

@@ -44,6 +44,8 @@ CAFFE_MEAN = (102.9801, 115.9465, 122.7717)
 """BGR mean of the ResNet weights that SMPR starts from (SMPR spec 2)."""
 LEVELS = 5
 """P3 to P7."""
+FINEST = 3
+"""Number of the pyramid's first level."""
 
 
 # ---------------------------------------------------------------------------------------------------------- settings
@@ -70,6 +72,9 @@ class SMPRConfig(Settings):
     """ReLU after every convolution of a PAFPN."""
     channels: int = Field(default=256, ge=8)
     # head
+    finest_level: Literal[3, 4, 5] = 3
+    """The finest of the levels P3 to P7 that predicts poses; heatmaps stay those of P3. Published: 3. P3 has three
+    quarters of all locations, for people of less than about 64 px."""
     tower_depth: int = Field(default=4, ge=1)
     align: bool = True
     """Build the aligned branch; without it the initial poses are final and the class comes from its plain tower."""
@@ -83,6 +88,7 @@ class SMPRConfig(Settings):
     radius: float | None = Field(default=1.5, gt=0)
     """Half side of the square of initial positives, strides (the paper's wording is 0.75); None: the whole box."""
     size_ranges: tuple[tuple[float, float], ...] = dense.SIZE_RANGES
+    """Of the levels that predict poses, finest first."""
     positives: Literal["oks", "all"] = "oks"
     """Which initial positives are positive for class, refinement and quality: those with a good pose, or all."""
     oks_threshold: float = Field(default=0.5, ge=0, le=1)
@@ -133,9 +139,14 @@ class SMPRConfig(Settings):
             raise ValueError(f"channels = {self.channels} must be a multiple of offset_groups = {self.offset_groups}")
         if self.snap is not None and not self.heatmap:
             raise ValueError("snap needs heatmap = true: it looks at the heatmaps")
-        if len(self.size_ranges) < LEVELS:
-            raise ValueError(f"{LEVELS} levels need as many size_ranges, not {len(self.size_ranges)}")
+        if len(self.size_ranges) < self.levels:
+            raise ValueError(f"{self.levels} levels need as many size_ranges, not {len(self.size_ranges)}")
         return self
+
+    @property
+    def levels(self) -> int:
+        """How many predict poses."""
+        return LEVELS - (self.finest_level - FINEST)
 
 
 def _ablation(**switches: object) -> Callable[[], SMPRConfig]:
@@ -150,7 +161,7 @@ def _hrnet(width: int) -> Callable[[], SMPRConfig]:
 def _mobilenet_preset() -> SMPRConfig:
     return SMPRConfig(
         backbone="mobilenetv2_100", stride_in_1x1=False, neck="fpn", channels=96, tower_depth=2, heatmap_channels=64,
-        size_ranges=((-1.0, 32.0), (32.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 1e8)),
+        finest_level=4, size_ranges=((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 1e8)),
         ignore_regions=True, mask_unlabelled=True, heatmap_loss=8.0, pixel_offset=0.5, snap=0.37,
         view=ViewSpec(long_side=512, short_side=None),
     )  # fmt: skip
@@ -216,7 +227,7 @@ class FeatureAlignment(nn.Module):
 
 
 class SMPROutputs(NamedTuple):
-    """Raw maps of every level, finest first."""
+    """Raw maps of every level that predicts poses, finest first."""
 
     logits: list[Tensor]
     """(B, 1, h, w) person logits."""
@@ -236,14 +247,15 @@ class SMPRHead(nn.Module):
     def __init__(self, config: SMPRConfig, skeleton: Skeleton) -> None:
         super().__init__()
         wide, values = config.channels, 2 * len(skeleton)
+        self.first = LEVELS - config.levels
         self.person_tower = conv_tower(wide, wide, config.tower_depth, bias=False)
         self.pose_tower = conv_tower(wide, wide, config.tower_depth, bias=False)
         self.initial = _output(wide, values)
-        self.initial_scales = nn.ModuleList(Scale() for _ in range(LEVELS))
+        self.initial_scales = nn.ModuleList(Scale() for _ in range(config.levels))
         self.logits = _output(wide, 1)
         self.align = FeatureAlignment(wide, wide, len(skeleton), config.offset_groups) if config.align else None
         self.refined = _output(wide, values) if config.align else None
-        self.refined_scales = nn.ModuleList(Scale() for _ in range(LEVELS)) if config.align else None
+        self.refined_scales = nn.ModuleList(Scale() for _ in range(config.levels)) if config.align else None
         self.quality = _output(wide, 1) if config.psm else None
         narrow = config.heatmap_channels
         self.heatmap = (
@@ -261,6 +273,10 @@ class SMPRHead(nn.Module):
         if self.align is not None:
             nn.init.normal_(self.align.offset.weight, std=0.1)
 
+    def answering(self, features: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Of the maps of the pyramid those of the levels that predict poses."""
+        return features[self.first :]
+
     def initial_poses(self, level: int, tower: Tensor) -> Tensor:
         """(B, 2 K, h, w) in strides, from the pose tower of a level."""
         scaled: Tensor = self.initial_scales[level](self.initial(tower))
@@ -273,7 +289,9 @@ class SMPRHead(nn.Module):
         return initial.detach() + scaled
 
     def forward(self, features: Sequence[Tensor]) -> SMPROutputs:
-        """All maps of all levels."""
+        """All maps of all levels, from those of the whole pyramid."""
+        heatmaps = None if self.heatmap is None else self.heatmap(features[0])
+        features = self.answering(features)
         persons = [self.person_tower(f) for f in features]
         poses = [self.pose_tower(f) for f in features]
         initial = [self.initial_poses(i, p) for i, p in enumerate(poses)]
@@ -283,7 +301,6 @@ class SMPRHead(nn.Module):
             poses, persons = [a for a, _ in aligned], [b for _, b in aligned]
             refined = [self.refined_poses(i, initial[i], self.refined(p)) for i, p in enumerate(poses)]
             quality = None if self.quality is None else [self.quality(p) for p in poses]
-        heatmaps = None if self.heatmap is None else self.heatmap(features[0])
         return SMPROutputs([self.logits(p) for p in persons], initial, refined, quality, heatmaps)
 
 
@@ -316,7 +333,7 @@ class SMPR(nn.Module):
             pretrained=pretrained,
         )
         self.pyramid = _build_neck(config, self.backbone.channels)
-        self.strides = tuple(8 * 2**i for i in range(LEVELS))
+        self.strides = tuple(2**i for i in range(config.finest_level, FINEST + LEVELS))
         self.head = SMPRHead(config, skeleton)
 
     def forward(self, images: Tensor) -> SMPROutputs:
@@ -365,7 +382,7 @@ class SMPR(nn.Module):
         from poise.models.smpr_lazy import LazyHead
 
         features = self.pyramid(self.backbone(images))
-        lazy = LazyHead(self.head, features)
+        lazy = LazyHead(self.head, self.head.answering(features))
 
         def heatmaps() -> Tensor | None:
             return None if self.head.heatmap is None else cast(Tensor, self.head.heatmap(features[0]))
@@ -389,7 +406,7 @@ class SMPR(nn.Module):
         maps = heatmaps()
         if maps is None:
             return found
-        return [snap(c, maps[b], self.strides[0], self.config.snap) for b, c in enumerate(found)]
+        return [snap(c, maps[b], dense.HEATMAP_STRIDE, self.config.snap) for b, c in enumerate(found)]
 
     def _found(
         self, b: int, probability: Tensor, reader: CellReader, grid: dense.Grid, size: tuple[int, int]

@@ -45,7 +45,7 @@ def smpr_losses(
 
     Args:
         config: of the model.
-        strides: of the levels.
+        strides: of the levels that predict poses.
         sigmas: of the skeleton, for OKS.
         outputs: of the network.
         truth: of each image, in the frame of the locations.
@@ -78,7 +78,7 @@ def smpr_losses(
         some = dense.run_total(chosen.sum()) > 0
         terms["quality"] = config.quality_loss * weighted_mean(entropy, torch.where(some, chosen, 1.0))
     if outputs.heatmaps is not None:
-        terms["heatmap"] = config.heatmap_loss * _heatmap(config, dense.precise(outputs.heatmaps), strides[0], truth)
+        terms["heatmap"] = config.heatmap_loss * _heatmap(config, dense.precise(outputs.heatmaps), truth)
     return terms
 
 
@@ -144,8 +144,8 @@ def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     return (values * weights).sum() / dense.run_total(weights.sum(), TINY)
 
 
-def _heatmap(config: SMPRConfig, maps: Tensor, stride: int, truth: Sequence[Persons]) -> Tensor:
-    count, size = maps.shape[1], (maps.shape[-2], maps.shape[-1])
+def _heatmap(config: SMPRConfig, maps: Tensor, truth: Sequence[Persons]) -> Tensor:
+    count, size, stride = maps.shape[1], (maps.shape[-2], maps.shape[-1]), dense.HEATMAP_STRIDE
     labels = heatmap_branch.single_target(truth, size, stride, heatmap_branch.rounded_cells)
     wanted = (labels[:, None] == torch.arange(1, count + 1, device=maps.device)[:, None, None]).to(maps.dtype)
     loss = losses.sigmoid_focal(maps, wanted)

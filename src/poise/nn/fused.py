@@ -8,12 +8,16 @@ at every call; here that is done once for each of a few sizes. The results are t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from poise.nn.fold import folded_pairs
+from poise.nn.fold import folded_pairs, is_folded
+from poise.nn.mobilenet import Block
 
 _EPILOGUES: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.Identity: ("none", []),
@@ -22,6 +26,8 @@ _EPILOGUES: dict[type[nn.Module], tuple[str, list[float]]] = {
 }
 
 
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "relu": F.relu, "hardtanh": F.relu6}
+"""What the operator does with its outputs, by the first word of `_EPILOGUES`."""
 KEPT_SIZES = 4
 """For so many sizes of its input a convolution keeps its filters as that size wants them."""
 PATIENCE = 64
@@ -40,6 +46,17 @@ def pointwise_operator() -> Any:
     return torch.ops.mkldnn._convolution_pointwise
 
 
+@cache
+def _computes(kind: torch.dtype) -> bool:
+    """Whether the operator computes with such numbers on this processor."""
+    return kind == torch.float32 or (kind == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
+
+
+def adding_operator() -> Any:
+    """The same, whose outputs are added to a map in place."""
+    return torch.ops.mkldnn._convolution_pointwise_
+
+
 class FusedConv2d(nn.Conv2d):
     """A convolution with the activation that follows its folded norm."""
 
@@ -51,14 +68,28 @@ class FusedConv2d(nn.Conv2d):
         bias = self.bias
         if torch.is_autocast_enabled("cpu"):
             kind = torch.get_autocast_dtype("cpu")
+            if not _computes(kind):
+                return _ACTIVATIONS[self.epilogue[0]](super().forward(input))
             input, bias = input.to(kind), None if bias is None else bias.to(kind)
-        filters = self.laid_out.get((input.dtype, input.shape))
-        if filters is None:
-            filters = self._lay_out(input.dtype, input.shape)
         done: Tensor = pointwise_operator()(
-            input, filters, bias, self.padding, self.stride, self.dilation, self.groups, *self.epilogue, ""
+            input, self._filters(input), bias, self.padding, self.stride, self.dilation, self.groups, *self.epilogue, ""
         )
         return done
+
+    def added(self, sums: Tensor, input: Tensor) -> Tensor:
+        """``sums``, which nobody else needs any more, plus the convolution, which must have no activation."""
+        if torch.is_autocast_enabled("cpu"):
+            return sums + self(input)
+        done: Tensor = adding_operator()(
+            sums, input, self._filters(input), self.bias, self.padding, self.stride, self.dilation, self.groups,
+            "add", None, None, [], None,
+        )  # fmt: skip
+        return done
+
+    def _filters(self, input: Tensor) -> Tensor:
+        """Laid out for an input."""
+        filters = self.laid_out.get((input.dtype, input.shape))
+        return self._lay_out(input.dtype, input.shape) if filters is None else filters
 
     def _lay_out(self, kind: torch.dtype, shape: Shape) -> Tensor:
         """Filters as maps of that shape want them, kept; or as they are, while there is no room for more.
@@ -76,6 +107,22 @@ class FusedConv2d(nn.Conv2d):
         filters = laid_out_for(weight, self.padding, self.stride, self.dilation, self.groups, shape)
         kept[kind, shape] = filters
         return filters
+
+
+def added(convolution: nn.Module, sums: Tensor, input: Tensor) -> Tensor:
+    """``sums``, which nobody else needs any more, plus the convolution of the input."""
+    if type(convolution) is FusedConv2d:
+        return convolution.added(sums, input)
+    plain: Tensor = sums + convolution(input)
+    return plain
+
+
+class _FusedBlock(Block):
+    """A block of a MobileNetV2 whose last convolution adds its outputs to the block's input in place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As `Block`; ``x`` is gone afterwards."""
+        return added(self.conv_pwl, x, self.bn2(self.conv_dw(self.bn1(self.conv_pw(x)))))
 
 
 class _Layouts(dict[Key, Tensor]):
@@ -126,6 +173,8 @@ def fuse_activations(module: nn.Module) -> int:
     for part in module.modules():
         if isinstance(part, nn.Conv2d) and _is_plain(part) and part.weight.numel() <= SMALL:
             _fuse(part, _EPILOGUES[nn.Identity])
+        if type(part) is Block and part.shortcut and is_folded(part.bn3):
+            part.__class__ = _FusedBlock
     return len(pairs)
 
 
@@ -158,6 +207,9 @@ def _works() -> bool:
             _fuse(part, epilogue)
             if not torch.allclose(part(example), activation()(plain), atol=1e-4):
                 return False
+        _fuse(part, _EPILOGUES[nn.Identity])
+        if not torch.allclose(part.added(plain.clone(), example), 2 * plain, atol=1e-4):  # type: ignore[operator]
+            return False
     except (RuntimeError, AttributeError, TypeError):  # see `pointwise_operator`
         return False
     return True

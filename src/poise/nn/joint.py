@@ -65,7 +65,7 @@ class Cells(NamedTuple):
 
 def cells_of(sizes: Sequence[Size], device: torch.device) -> Cells:
     """The cells of maps of ``sizes``; not to be written to, as they are kept for the next picture of that size."""
-    return _kept(_cells_of, tuple(sizes), device)
+    return kept(_cells_of, tuple(sizes), device)
 
 
 @lru_cache(maxsize=KEPT)
@@ -79,7 +79,7 @@ def _cells_of(sizes: tuple[Size, ...], device: torch.device) -> Cells:
     return Cells(sizes, row, place - row * width, sides[:, 0], width, maps)
 
 
-def _kept(make: _lru_cache_wrapper[Made], *arguments: Any) -> Made:
+def kept(make: _lru_cache_wrapper[Made], *arguments: Any) -> Made:
     """What ``make`` made before for such sizes, or makes now, to be used in whatever mode."""
     if torch.compiler.is_compiling() or torch._C._is_tracing():
         return make.__wrapped__(*arguments)
@@ -165,7 +165,7 @@ def joint_plan(offsets: Sequence[Tensor], cells: Cells) -> JointPlan:
     planar = planar.to(torch.promote_types(planar.dtype, torch.float32))
     planar = planar.unflatten(2, (-1, TAPS, 2)).permute(4, 0, 1, 3, 2).contiguous()  # (2, B, P, T, G)
     groups = planar.shape[-1]
-    grid = _kept(_tap_grid, cells.sizes, groups, planar.dtype, planar.device)
+    grid = kept(_tap_grid, cells.sizes, groups, planar.dtype, planar.device)
     row, down = _cell(planar[0] + grid.top, grid.heights)
     column, right = _cell(planar[1] + grid.left, grid.widths)
     first = row * grid.below + (column * groups if groups > 1 else column) + grid.first

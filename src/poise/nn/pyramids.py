@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from poise.nn.fused import added
+
 PyramidInit = Literal["caffe2_xavier", "xavier"]
 """How weights begin: uniform with variance 1 / fan-in (detectron2), or 2 / (fan-in + fan-out). Biases are 0."""
 
@@ -46,7 +48,10 @@ class FPN(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Maps (B, channels, h, w), finest first, extra levels last."""
-        merged = _top_down([lateral(f) for lateral, f in zip(self.lateral, features, strict=True)])
+        merged = [self.lateral[-1](features[-1])]
+        for lateral, feature in zip(list(self.lateral)[-2::-1], features[-2::-1], strict=True):
+            merged.append(added(lateral, _upsampled(merged[-1], feature), feature))
+        merged.reverse()
         outputs = [output(m) for output, m in zip(self.output, merged, strict=True)]
         for i, extra in enumerate(self.extra):
             outputs.append(extra(outputs[-1] if i == 0 else F.relu(outputs[-1])))
@@ -150,8 +155,13 @@ def _top_down(laterals: list[Tensor]) -> list[Tensor]:
     """Every lateral plus the coarser sum, upsampled to its size by the nearest neighbour."""
     merged = list(laterals)
     for i in range(len(merged) - 1, 0, -1):
-        merged[i - 1] = merged[i - 1] + F.interpolate(merged[i], size=merged[i - 1].shape[-2:], mode="nearest")
+        merged[i - 1] = merged[i - 1] + _upsampled(merged[i], merged[i - 1])
     return merged
+
+
+def _upsampled(coarse: Tensor, finer: Tensor) -> Tensor:
+    """A map at the size of another one."""
+    return F.interpolate(coarse, size=finer.shape[-2:], mode="nearest")
 
 
 def _init_weights(pyramid: nn.Module, init: PyramidInit) -> None:
