@@ -60,6 +60,7 @@ def parts(preset: str) -> dict[str, Part]:
     images = torch.randn(1, 3, *SIZE).to(memory_format=torch.channels_last)
     maps = network.backbone(images)
     features = list(network.pyramid(maps))
+    first = getattr(network.head, "first", 0)  # of the levels that predict poses
 
     def part(run: Callable[[DirectPose | SMPR], object]) -> Part:
         # the operators that the predictor runs are not counted
@@ -73,7 +74,7 @@ def parts(preset: str) -> dict[str, Part]:
     return {
         f"{preset}, backbone": part(lambda m: m.backbone(images)),
         f"{preset}, pyramid": part(lambda m: m.pyramid(maps)),
-        **{f"{preset}, head, levels: {n}": head(n) for n in range(1, len(features) + 1)},
+        **{f"{preset}, head, levels: {n - first}": head(n) for n in range(first + 1, len(features) + 1)},
     }
 
 

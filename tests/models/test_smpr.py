@@ -28,6 +28,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "few candidates a level": {"pre_nms": 15},
     "path aggregation without ReLU": {"neck": "pafpn", "neck_act": False},
     "no poses on P3": {"finest_level": 4},
+    "no poses on P3, no P7": {"finest_level": 4, "coarsest_level": 6, "snap": 0.3},
     "hrnet": {"backbone": "hrnet_w18_small", "neck": "hrfpn"},
 }
 
@@ -60,11 +61,11 @@ def _truth(size: int, people: int, skeleton: Skeleton = COCO17, seed: int = 0) -
 # ------------------------------------------------------------------------------------------------------------ levels
 
 
-@pytest.mark.parametrize("finest", [3, 4, 5])
-def test_coarser_levels_are_the_same_without_the_finer_ones(finest: int) -> None:
-    """Layers are shared; a level's own are two factors."""
-    whole, part = _model(), _model(finest_level=finest, seed=1)
-    skipped = finest - 3
+@pytest.mark.parametrize(("finest", "coarsest"), [(3, 7), (4, 7), (4, 6), (5, 5)])
+def test_some_levels_are_the_same_without_the_others(finest: int, coarsest: int) -> None:
+    """Layers are shared; a level's own are two factors, and its convolution if it is coarser than the backbone."""
+    whole, part = _model(), _model(finest_level=finest, coarsest_level=coarsest, seed=1)
+    some = slice(finest - 3, coarsest - 2)
     tensors = whole.state_dict()
     for name in list(tensors):
         if "_scales." in name:
@@ -72,14 +73,17 @@ def test_coarser_levels_are_the_same_without_the_finer_ones(finest: int) -> None
     whole.load_state_dict(tensors)
     for kind in ("initial", "refined"):
         scales = [tensors.pop(f"head.{kind}_scales.{level}.scale") for level in range(5)]
-        tensors |= {f"head.{kind}_scales.{i}.scale": s for i, s in enumerate(scales[skipped:])}
+        tensors |= {f"head.{kind}_scales.{i}.scale": s for i, s in enumerate(scales[some])}
+    for level in range(coarsest + 1, 8):
+        for name in ("weight", "bias"):
+            del tensors[f"pyramid.extra.{level - 6}.{name}"]
     part.load_state_dict(tensors)
     with torch.no_grad():
         all_maps, some_maps = whole(_images(1, 3, 96, 128)), part(_images(1, 3, 96, 128))
     torch.testing.assert_close(some_maps.heatmaps, all_maps.heatmaps)
     for field in ("logits", "initial", "refined", "quality"):
-        torch.testing.assert_close(getattr(some_maps, field), getattr(all_maps, field)[skipped:])
-    assert part.strides == whole.strides[skipped:] == (8, 16, 32, 64, 128)[skipped:]
+        torch.testing.assert_close(getattr(some_maps, field), getattr(all_maps, field)[some])
+    assert part.strides == whole.strides[some] == (8, 16, 32, 64, 128)[some]
 
 
 def test_without_p3_small_people_are_learned_by_p4_and_heatmaps_by_p3() -> None:

@@ -42,8 +42,6 @@ PRIOR_BIAS = -math.log(99.0)
 """Initial bias of the class and heatmap outputs: probability 0.01 (RetinaNet)."""
 CAFFE_MEAN = (102.9801, 115.9465, 122.7717)
 """BGR mean of the ResNet weights that SMPR starts from (SMPR spec 2)."""
-LEVELS = 5
-"""P3 to P7."""
 FINEST = 3
 """Number of the pyramid's first level."""
 
@@ -73,8 +71,10 @@ class SMPRConfig(Settings):
     channels: int = Field(default=256, ge=8)
     # head
     finest_level: Literal[3, 4, 5] = 3
-    """The finest of the levels P3 to P7 that predicts poses; heatmaps stay those of P3. Published: 3. P3 has three
-    quarters of all locations, for people of less than about 64 px."""
+    """The finest level that predicts poses; heatmaps stay those of P3. P3 has three quarters of all locations, for
+    people of less than about 64 px."""
+    coarsest_level: Literal[5, 6, 7] = 7
+    """The last level of the pyramid."""
     tower_depth: int = Field(default=4, ge=1)
     align: bool = True
     """Build the aligned branch; without it the initial poses are final and the class comes from its plain tower."""
@@ -146,7 +146,7 @@ class SMPRConfig(Settings):
     @property
     def levels(self) -> int:
         """How many predict poses."""
-        return LEVELS - (self.finest_level - FINEST)
+        return self.coarsest_level - self.finest_level + 1
 
 
 def _ablation(**switches: object) -> Callable[[], SMPRConfig]:
@@ -161,7 +161,7 @@ def _hrnet(width: int) -> Callable[[], SMPRConfig]:
 def _mobilenet_preset() -> SMPRConfig:
     return SMPRConfig(
         backbone="mobilenetv2_100", stride_in_1x1=False, neck="fpn", channels=96, tower_depth=2, heatmap_channels=64,
-        finest_level=4, size_ranges=((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 1e8)),
+        finest_level=4, coarsest_level=6, size_ranges=((-1.0, 64.0), (64.0, 128.0), (128.0, 1e8)),
         ignore_regions=True, mask_unlabelled=True, heatmap_loss=8.0, pixel_offset=0.5, snap=0.37,
         view=ViewSpec(long_side=512, short_side=None),
     )  # fmt: skip
@@ -247,7 +247,7 @@ class SMPRHead(nn.Module):
     def __init__(self, config: SMPRConfig, skeleton: Skeleton) -> None:
         super().__init__()
         wide, values = config.channels, 2 * len(skeleton)
-        self.first = LEVELS - config.levels
+        self.first = config.finest_level - FINEST
         self.person_tower = conv_tower(wide, wide, config.tower_depth, bias=False)
         self.pose_tower = conv_tower(wide, wide, config.tower_depth, bias=False)
         self.initial = _output(wide, values)
@@ -333,7 +333,7 @@ class SMPR(nn.Module):
             pretrained=pretrained,
         )
         self.pyramid = _build_neck(config, self.backbone.channels)
-        self.strides = tuple(2**i for i in range(config.finest_level, FINEST + LEVELS))
+        self.strides = tuple(2**i for i in range(config.finest_level, config.coarsest_level + 1))
         self.head = SMPRHead(config, skeleton)
 
     def forward(self, images: Tensor) -> SMPROutputs:
@@ -520,9 +520,10 @@ def preselect_levels(
 
 
 def _build_neck(config: SMPRConfig, in_channels: Sequence[int]) -> nn.Module:
-    extra = LEVELS - len(PYRAMID_STRIDES)
+    count = config.coarsest_level - FINEST + 1
+    extra = count - len(PYRAMID_STRIDES)
     if config.neck == "hrfpn":
-        return HRFPN(in_channels, config.channels, LEVELS)
+        return HRFPN(in_channels, config.channels, count)
     if config.neck == "fpn":
         return FPN(in_channels, config.channels, extra, init="xavier")
     return PAFPN(in_channels, config.channels, extra, activation=config.neck_act, init="xavier")

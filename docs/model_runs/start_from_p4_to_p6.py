@@ -1,8 +1,9 @@
-"""The start of run 10 of ``smpr_mobilenetv2``: the weights of run 9, whose level P3 predicts no poses any more.
+"""The start of run 10 of ``smpr_mobilenetv2``: the weights of run 9, of which only P4 to P6 predict poses any more.
 
-    python docs/model_runs/start_without_p3.py RUN_9.safetensors OUT.safetensors
+    python docs/model_runs/start_from_p4_to_p6.py RUN_9.safetensors OUT.safetensors
 
-All levels share their layers; a level's own are two factors, and those of P3 are left out.
+All levels share their layers. What belongs to P3 or P7 alone is left out: two factors each, and the convolution that
+made P7.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ _FACTOR = re.compile(r"(head\.(?:initial|refined)_scales\.)(\d+)(\.scale)")
 
 
 def moved(name: str) -> str | None:
-    """What a tensor is called where the first level is P4; None: it is of P3 alone."""
+    """What a tensor is called where the first level is P4; None: it is of P3 or P7 alone."""
     factor = _FACTOR.fullmatch(name)
     if factor is None:
-        return name
+        return None if name.startswith("pyramid.extra.1.") else name
     level = int(factor[2])
-    return f"{factor[1]}{level - 1}{factor[3]}" if level else None
+    return f"{factor[1]}{level - 1}{factor[3]}" if 0 < level < 4 else None
 
 
 def main(source: Path, target: Path) -> None:
