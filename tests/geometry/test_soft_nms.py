@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from poise.geometry import nms
 from poise.geometry.nms import Suppression, mutual_oks_nms, soft_box_nms, soft_oks_nms
 from poise.skeletons import COCO17
 
@@ -44,7 +45,9 @@ def _boxes(count: int) -> np.ndarray:
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("limit", [0, 1, 9])
-def test_boxes_equal_brute_force(rule: Suppression, limit: int) -> None:
+@pytest.mark.parametrize("few", [49, 50], ids=["one by one", "all at once"])
+def test_boxes_equal_brute_force(rule: Suppression, limit: int, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nms, "FEW", few)
     boxes = _boxes(50)
     scores = np.random.default_rng(2).permutation(50).astype(np.float32) / 50
     similarity = np.array([[_iou(a, b, float(rule.inclusive)) for b in boxes] for a in boxes])

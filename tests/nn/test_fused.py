@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -84,7 +85,7 @@ def test_another_torch_goes_without(monkeypatch):
     plain, quick = folded(nn.ReLU())
     monkeypatch.setattr(room, "pointwise_operator", missing)
     assert fuse_activations(quick) == 0
-    monkeypatch.setattr(room, "pointwise_operator", lambda: lambda *_: torch.zeros(1, 8, 4, 4))
+    monkeypatch.setattr(room, "pointwise_operator", lambda: SimpleNamespace(default=lambda *_: torch.zeros(1, 8, 4, 4)))
     assert fuse_activations(quick) == 0
     monkeypatch.undo()
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)

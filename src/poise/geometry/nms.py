@@ -17,6 +17,8 @@ from poise.settings import Settings
 from poise.types import FloatArray
 
 Indices = npt.NDArray[np.int64]
+FEW = 256
+"""Boxes up to which it is quicker to compare all with all at once than each that is taken with those that are left."""
 
 
 def box_nms(boxes: FloatArray, scores: FloatArray, iou_threshold: float) -> npt.NDArray[np.int64]:
@@ -89,17 +91,22 @@ class Suppressed(NamedTuple):
 def soft_box_nms(boxes: FloatArray, scores: FloatArray, rule: Suppression, limit: int = 0) -> Suppressed:
     """`soft_nms` with the IoU of boxes (N, 4) xyxy as similarity."""
     extra = np.float32(rule.inclusive)
-    low, high = boxes[:, :2], boxes[:, 2:]
-    areas = (high - low + extra).prod(1)
+    if len(boxes) <= FEW:
+        everybody = _iou(boxes[:, None], boxes, extra)
+        return soft_nms(scores, lambda taken, others: everybody[taken, others], rule, limit)
+    return soft_nms(scores, lambda taken, others: _iou(boxes[taken], boxes[others], extra), rule, limit)
 
-    def iou(taken: int, others: Indices) -> FloatArray:
-        overlap = np.minimum(high[others], high[taken]) - np.maximum(low[others], low[taken]) + extra
-        sides = np.maximum(overlap, 0)
-        shared = sides[:, 0] * sides[:, 1]
-        ratio: FloatArray = shared / np.maximum(areas[others] + areas[taken] - shared, np.finfo(np.float32).tiny)
-        return ratio
 
-    return soft_nms(scores, iou, rule, limit)
+def _iou(a: FloatArray, b: FloatArray, extra: np.float32) -> FloatArray:
+    """IoU of boxes (..., 4), whose sides are longer by ``extra``."""
+    width, height = (
+        np.maximum(np.minimum(a[..., i + 2], b[..., i + 2]) - np.maximum(a[..., i], b[..., i]) + extra, 0)
+        for i in (0, 1)
+    )
+    area_a, area_b = ((c[..., 2] - c[..., 0] + extra) * (c[..., 3] - c[..., 1] + extra) for c in (a, b))
+    shared = width * height
+    ratio: FloatArray = shared / np.maximum(area_b + area_a - shared, np.finfo(np.float32).tiny)
+    return ratio
 
 
 def soft_oks_nms(

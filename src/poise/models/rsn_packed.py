@@ -37,7 +37,7 @@ class PackedConvNorm(ConvNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """As `ConvNorm`."""
-        done: Tensor = pointwise_operator()(
+        done: Tensor = pointwise_operator().default(
             x, self.packed, self.conv.bias, *self.arguments, "relu" if self.relu else "none", [], ""
         )
         return done

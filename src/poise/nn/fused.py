@@ -41,6 +41,7 @@ Key = tuple[torch.dtype, Shape]
 """Kind of the numbers and shape of an input."""
 
 
+@cache
 def pointwise_operator() -> Any:
     """oneDNN's convolution with what is done to each of its outputs; no part of torch's public interface."""
     return torch.ops.mkldnn._convolution_pointwise
@@ -52,6 +53,7 @@ def _computes(kind: torch.dtype) -> bool:
     return kind == torch.float32 or (kind == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
 
 
+@cache
 def adding_operator() -> Any:
     """The same, whose outputs are added to a map in place."""
     return torch.ops.mkldnn._convolution_pointwise_
@@ -71,7 +73,7 @@ class FusedConv2d(nn.Conv2d):
             if not _computes(kind):
                 return _ACTIVATIONS[self.epilogue[0]](super().forward(input))
             input, bias = input.to(kind), None if bias is None else bias.to(kind)
-        done: Tensor = pointwise_operator()(
+        done: Tensor = pointwise_operator().default(
             input, self._filters(input), bias, self.padding, self.stride, self.dilation, self.groups, *self.epilogue, ""
         )
         return done
@@ -80,7 +82,7 @@ class FusedConv2d(nn.Conv2d):
         """``sums``, which nobody else needs any more, plus the convolution, which must have no activation."""
         if torch.is_autocast_enabled("cpu"):
             return sums + self(input)
-        done: Tensor = adding_operator()(
+        done: Tensor = adding_operator().binary(
             sums, input, self._filters(input), self.bias, self.padding, self.stride, self.dilation, self.groups,
             "add", None, None, [], None,
         )  # fmt: skip
