@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from small_models import DIRECTPOSE, LONG_SIDE, RSN, SMPR, Eager, noise, small_model
-
 from torch import nn
 
 from poise.export.description import canvas_of, describe, fixed_canvas, looks_once

@@ -6,7 +6,9 @@ Letters: B pictures a batch.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -236,6 +238,8 @@ class TrainLoader:
                 if isinstance(error, RuntimeError) and "worker" not in str(error).lower():
                     raise
                 reason = (str(error) or type(error).__name__).splitlines()[0]
+                if not isinstance(error, RuntimeError):
+                    _await_notice()
                 raise DataWorkerError(
                     f"a data worker died before batch {self._batch} of epoch {self._epoch}, often for lack of memory; "
                     f"use fewer workers (now {self._workers}), less batch or cache_mb: {reason}"
@@ -254,6 +258,15 @@ class TrainLoader:
             worker_init_fn=_start_worker,
             generator=torch.Generator(),  # a loader draws seeds for its workers, by default from the global generator
         )
+
+
+def _await_notice() -> None:
+    """After a connection to a worker broke, wait for torch's own notice that it died: an error, raised by a signal.
+
+    It would come a moment later, in the middle of whatever runs then.
+    """
+    with suppress(RuntimeError):
+        time.sleep(1)
 
 
 class _Packed(NamedTuple):

@@ -92,13 +92,15 @@ class SpreadGroupNorm(nn.GroupNorm):
         """As ``nn.GroupNorm``."""
         centred = input - self._of_group(input.mean((2, 3)))
         scale = torch.rsqrt(self._of_group((centred * centred).mean((2, 3))) + self.eps)
-        return centred * (scale * self.weight[:, None, None]) + self.bias[:, None, None]
+        done: Tensor = centred * (scale * self.weight[:, None, None]) + self.bias[:, None, None]
+        return done
 
     def _of_group(self, values: Tensor) -> Tensor:
         """Means (B, C, 1, 1) over the group of each channel, of values (B, C)."""
         size = self.num_channels // self.num_groups
         means = values.unflatten(1, (self.num_groups, size)).mean(2, keepdim=True)
-        return means.expand(-1, -1, size).flatten(1)[..., None, None]
+        spread: Tensor = means.expand(-1, -1, size).flatten(1)[..., None, None]
+        return spread
 
 
 class WholeGraph(nn.Module):

@@ -81,7 +81,8 @@ class FusedConv2d(nn.Conv2d):
     def added(self, sums: Tensor, input: Tensor) -> Tensor:
         """``sums``, which nobody else needs any more, plus the convolution, which must have no activation."""
         if torch.is_autocast_enabled("cpu"):
-            return sums + self(input)
+            total: Tensor = sums + self(input)
+            return total
         done: Tensor = adding_operator().binary(
             sums, input, self._filters(input), self.bias, self.padding, self.stride, self.dilation, self.groups,
             "add", None, None, [], None,
