@@ -178,8 +178,13 @@ def test_eight_bits(system: str, photos: Path, tmp_path: Path) -> None:
     assert 0 <= loss.after <= loss.before <= 1
     assert loss.before > 0.1
     assert report.description["weights"] == "int8"
-    types = [node.op_type for node in onnx.load(str(report.path)).graph.node]
+    graph = onnx.load(str(report.path)).graph
+    types = [node.op_type for node in graph.node]
     assert types.count("QuantizeLinear") > 5
+    filters = [onnx.numpy_helper.to_array(t) for t in graph.initializer if t.data_type == onnx.TensorProto.INT8]
+    largest = [int(np.abs(f.astype(int)).max()) for f in filters if f.ndim == 4]
+    assert len(largest) > 5
+    assert set(largest) <= {63, 64}, "two products of eight bits must not overflow sixteen"
     assert [p.name for p in tmp_path.iterdir()] == ["a.onnx"]
     found = ExportedModel(report.path)
     assert found.description["system"] == system

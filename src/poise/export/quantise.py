@@ -82,8 +82,10 @@ class Pictures:
 def quantise(source: Path, target: Path, description: Mapping[str, Any], pictures: Pictures) -> None:
     """Write an ONNX file whose convolutions work with eight bits.
 
-    Filters have a scale for each channel; what lies between convolutions has a scale for each tensor, from the smallest
-    and largest value seen. Everything else, from the candidates on, stays in single precision.
+    Filters have a scale for each channel, and seven of the eight bits: processors without instructions for eight bits
+    (VNNI) add two products in sixteen, which would overflow. What lies between convolutions has a scale for each
+    tensor, from the smallest and largest value seen. Everything else, from the candidates on, stays in single
+    precision.
 
     Args:
         source: ONNX file that `poise.export.writers` wrote, in single precision.
@@ -99,7 +101,7 @@ def quantise(source: Path, target: Path, description: Mapping[str, Any], picture
     with _silent():
         tools.quantize_static(
             str(source), str(target), _Reader(ExportedModel(source), pictures), quant_format=tools.QuantFormat.QDQ,
-            op_types_to_quantize=["Conv"], per_channel=True, weight_type=tools.QuantType.QInt8,
+            op_types_to_quantize=["Conv"], per_channel=True, reduce_range=True, weight_type=tools.QuantType.QInt8,
             activation_type=tools.QuantType.QUInt8, nodes_to_exclude=last_convolutions(onnx.load(str(source)).graph),
         )  # fmt: skip
     proto = onnx.load(str(target))
