@@ -10,6 +10,7 @@ Frames: input px; *picture px* is wherever the input ``to_image`` leads, input p
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -27,6 +28,10 @@ from poise.types import ViewSpec
 
 UNLIMITED = 300
 """Rows of the result of a model without a limit of poses."""
+
+
+MOST_AT_ONCE = 2048
+"""Locations of an input of one size up to which their boxes are compared all with all."""
 
 
 class WholePoses(NamedTuple):
@@ -152,7 +157,7 @@ class WholeGraph(nn.Module):
             kept = soft_poses(found.keypoints, found.scores, model.skeleton.sigmas, config.suppression, self.rows)
         else:
             boxes = torch.cat([found.keypoints.amin(1), found.keypoints.amax(1)], 1)
-            kept = soft_boxes(boxes, found.scores, config.suppression, self.rows)
+            kept = soft_boxes(boxes, found.scores, config.suppression, self.rows, _few(x, model.strides))
         if not config.consensus:
             return _ordered(found, kept.indices, kept.scores)
         found = _clipped(found, size, to_image)
@@ -230,6 +235,14 @@ def pose_graph(model: PoseModel) -> WholeGraph | CropGraph:
 
 
 # ------------------------------------------------------------------------------------------------------------ frames
+
+
+def _few(x: Tensor, strides: Sequence[int]) -> bool:
+    """Whether input (B, C, H, W) of one size has so few locations that all may be compared with all."""
+    height, width = x.shape[-2:]
+    if not (isinstance(height, int) and isinstance(width, int)):
+        return False
+    return sum(-(-height // s) * -(-width // s) for s in strides) <= MOST_AT_ONCE
 
 
 def _shown(x: Tensor, size: Tensor) -> Tensor:

@@ -38,18 +38,26 @@ def greedy(boxes: Tensor, scores: Tensor, iou: float, rows: int) -> Kept:
     return Kept(indices, kept_scores)
 
 
-def soft_boxes(boxes: Tensor, scores: Tensor, rule: Suppression, rows: int) -> Kept:
-    """`poise.geometry.nms.soft_box_nms` of boxes (M, 4)."""
+def soft_boxes(boxes: Tensor, scores: Tensor, rule: Suppression, rows: int, few: bool = False) -> Kept:
+    """`poise.geometry.nms.soft_box_nms` of boxes (M, 4); if there are but ``few`` all are compared at once.
+
+    That takes less than a third of the operators, each of which costs a runtime more than what it does.
+    """
     extra = float(rule.inclusive)
-    low, high = boxes[:, :2], boxes[:, 2:]
-    areas = (high - low + extra).prod(1)
+    if few:
+        return _soft_at_once(scores, _factor(_similar(boxes[:, None], boxes, extra), rule), rule, rows)
+    return _soft(scores, lambda taken: _factor(_similar(boxes[taken], boxes, extra), rule), rule, rows)
 
-    def similarity(taken: Tensor) -> Tensor:
-        overlap = torch.minimum(high, high[taken]) - torch.maximum(low, low[taken]) + extra
-        shared = overlap.clamp(min=0).prod(1)
-        return shared / (areas + areas[taken] - shared).clamp(min=_TINY)
 
-    return _soft(scores, similarity, rule, rows)
+def _similar(a: Tensor, b: Tensor, extra: float) -> Tensor:
+    """IoU of boxes (..., 4), whose sides are longer by ``extra``."""
+    width, height = (
+        (torch.minimum(a[..., i + 2], b[..., i + 2]) - torch.maximum(a[..., i], b[..., i]) + extra).clamp(min=0)
+        for i in (0, 1)
+    )
+    area_a, area_b = ((c[..., 2] - c[..., 0] + extra) * (c[..., 3] - c[..., 1] + extra) for c in (a, b))
+    shared = width * height
+    return shared / (area_b + area_a - shared).clamp(min=_TINY)
 
 
 def soft_poses(keypoints: Tensor, scores: Tensor, sigmas: Sequence[float], rule: Suppression, rows: int) -> Kept:
@@ -61,19 +69,40 @@ def soft_poses(keypoints: Tensor, scores: Tensor, sigmas: Sequence[float], rule:
         reference = torch.cat([keypoints[taken], ones], -1)
         return oks(keypoints, reference, areas[taken], sigmas)[:, 0]
 
-    return _soft(scores, similarity, rule, rows)
+    return _soft(scores, lambda taken: _factor(similarity(taken), rule), rule, rows)
 
 
-def _soft(scores: Tensor, similarity: Callable[[Tensor], Tensor], rule: Suppression, rows: int) -> Kept:
-    """`poise.geometry.nms.soft_nms`, one pass after the other written out."""
+def _soft(scores: Tensor, factor: Callable[[Tensor], Tensor], rule: Suppression, rows: int) -> Kept:
+    """`poise.geometry.nms.soft_nms`, one pass after the other written out.
+
+    Args:
+        scores: (M,).
+        factor: what scores (M,) are multiplied by once a pose (1,) is taken.
+        rule: how scores are lowered.
+        rows: N.
+    """
     current, indices, taken_scores = scores, [], []
     numbers = torch.arange(scores.shape[0], device=scores.device)
     for _ in range(rows):
         taken = current.argmax().reshape(1)
         indices.append(taken)
         taken_scores.append(current[taken])
-        lowered = current * _factor(similarity(taken), rule)
+        lowered = current * factor(taken)
         current = torch.where((lowered >= rule.min_score) & (numbers != taken), lowered, -1.0)
+    return Kept(torch.cat(indices), torch.cat(taken_scores))
+
+
+def _soft_at_once(scores: Tensor, factors: Tensor, rule: Suppression, rows: int) -> Kept:
+    """`_soft` with the factors (M, M) of all poses on all."""
+    numbers = torch.arange(scores.shape[0], device=scores.device)
+    factors = torch.where(numbers[:, None] == numbers, 0.0, factors)  # who is taken is gone
+    current, indices, taken_scores = scores[None], [], []
+    for _ in range(rows):
+        taken = current.argmax(1)
+        indices.append(taken)
+        taken_scores.append(current.amax(1))
+        lowered = current * factors.index_select(0, taken)
+        current = torch.where(lowered >= rule.min_score, lowered, -1.0)
     return Kept(torch.cat(indices), torch.cat(taken_scores))
 
 
