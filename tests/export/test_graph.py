@@ -10,6 +10,7 @@ import torch
 from small_models import DIRECTPOSE, LONG_SIDE, RSN, SMPR, Eager, noise, small_model
 from torch import nn
 
+from poise.export import graph, suppression
 from poise.export.description import canvas_of, describe, fixed_canvas, looks_once
 from poise.export.graph import with_spread_norms
 from poise.export.parity import Photograph, by_torch, compare
@@ -78,6 +79,21 @@ def test_it_finds_what_the_model_finds(variant: str) -> None:
             assert len(found) == len(reference)
             assert (parity.poses > 0) == ("nobody" not in variant)
             assert parity.boxes < 0.01
+
+
+@pytest.mark.parametrize("variant", ["smpr", "smpr, gaussian", "smpr, nobody"])
+def test_many_locations_are_suppressed_one_after_the_other(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As few are, all at once."""
+    config, skeleton, switches = VARIANTS[variant]
+    exported = Eager(model := small_model(config, skeleton, **switches), None)
+    picture = Photograph("noise", noise(100, 140), NOBODY)
+    at_once = found_by(exported, picture, model)
+    monkeypatch.setattr(graph, "MOST_AT_ONCE", 0)
+    monkeypatch.setattr(suppression, "_soft_at_once", None)
+    one_by_one = found_by(exported, picture, model)
+    assert (len(one_by_one) > 0) == ("nobody" not in variant)
+    np.testing.assert_allclose(one_by_one.scores, at_once.scores, rtol=1e-5)
+    np.testing.assert_array_equal(one_by_one.keypoints, at_once.keypoints)
 
 
 @pytest.mark.parametrize("shape", [(2, 12, 5, 7), (1, 12, 1, 2)], ids=str)
