@@ -68,11 +68,15 @@ def test_people_that_overlap_better_ones(monkeypatch):
 
     monkeypatch.setattr(Predictor, "predict_iter", predict_iter)
     picture = np.zeros((80, 120, 3), np.uint8)
-    everybody = next(found_people().find([picture])).people
+    everybody = next(found_people(nms=None).find([picture])).people
     assert everybody.scores.tolist() == pytest.approx([0.5, 0.9, 0.7])
     apart = next(found_people(nms=0.5).find([picture])).people
     assert apart.scores.tolist() == pytest.approx([0.9, 0.7])
     assert apart.boxes.tolist() == everybody.boxes[1:].tolist()
+    unless_asked = next(found_people().find([picture])).people
+    assert unless_asked.scores.tolist() == apart.scores.tolist()
+    whole = next(found_people(nms=1).find([picture])).people
+    assert sorted(whole.scores.tolist()) == sorted(everybody.scores.tolist())
 
 
 def test_people_outside_the_picture_have_no_box(monkeypatch):

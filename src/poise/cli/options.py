@@ -57,7 +57,9 @@ PeopleMinScore = Annotated[
 ]
 PeopleNms = Annotated[
     float | None,
-    typer.Option(min=0, max=1, help="Leave out people whose box overlaps that of a better one by a larger IoU."),
+    typer.Option(
+        min=0, max=1, help="Leave out people whose box has a larger IoU with that of a better one [default: 0.8]."
+    ),
 ]
 Weights = Annotated[
     Path | None, typer.Option(help="With the name of a preset as --model: the safetensors file of its weights.")
@@ -201,7 +203,7 @@ def _opened(
 
         return opening.load(models[0], weights=weights, **how)
     from poise.predict.boxes import read_boxes
-    from poise.predict.people import PEOPLE_MIN_SCORE
+    from poise.predict.people import PEOPLE_MIN_SCORE, PEOPLE_NMS
     from poise.predict.pipeline import pipeline
 
     return pipeline(
@@ -209,7 +211,7 @@ def _opened(
         models,
         weights=weights,
         people_min_score=PEOPLE_MIN_SCORE if choice.min_score is None else choice.min_score,
-        people_nms=choice.nms,
+        people_nms=PEOPLE_NMS if choice.nms is None else choice.nms,
         **how,
     )
 

@@ -32,6 +32,10 @@ Fitted to 754 annotated people of COCO train2017, clipped to the picture: mean I
 extent 0.54, with the grown extent 0.70; on 369 people of val2017 0.49 and 0.67."""
 PEOPLE_MIN_SCORE = 0.05
 """People found with a lower score are not looked at more closely."""
+PEOPLE_NMS = 0.8
+"""People are not looked at more closely if their box has a larger IoU with that of a better person: that pose would be
+the better one's once more, and be suppressed. It changes the AP of `rsn_small` on 110 pictures of COCO val2017 by less
+than 0.05, and saves the crops of doubles in pictures of few people."""
 TYPICAL_FACTOR = 2 / 3
 """What a pose with middling heatmaps keeps of its box's score, as the references score it (`poise.predict.topdown`)."""
 
@@ -82,7 +86,7 @@ class FoundPeople:
         name: str = "a single-stage model",
         *,
         min_score: float = PEOPLE_MIN_SCORE,
-        nms: float | None = None,
+        nms: float | None = PEOPLE_NMS,
         margin: tuple[float, float] = MARGIN,
         tiles: Tiling | str | None = None,
     ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from poise.predict.boxes import Boxes, read_boxes
 from poise.predict.exported import ExportedPredictor, is_exported
-from poise.predict.people import MARGIN, PEOPLE_MIN_SCORE, FoundPeople, People
+from poise.predict.people import MARGIN, PEOPLE_MIN_SCORE, PEOPLE_NMS, FoundPeople, People
 from poise.runtime import ExportedModel
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def pipeline(
     device: str = "auto",
     weights: Name | None = None,
     people_min_score: float = PEOPLE_MIN_SCORE,
-    people_nms: float | None = None,
+    people_nms: float | None = PEOPLE_NMS,
     shift_heatmap: bool = False,
     half: Half = False,
     compile: bool = False,
@@ -43,8 +43,8 @@ def pipeline(
         device: as `poise.load`.
         weights: as `poise.load`, with one model.
         people_min_score: people whom the single-stage model finds with a lower score are left out.
-        people_nms: leave out whose box has a larger IoU with that of a better person; None: the single-stage model's
-            own suppression is enough.
+        people_nms: leave out whose box has a larger IoU with that of a better person, on top of the single-stage
+            model's own suppression; None or 1: do not.
         shift_heatmap: as `TopDownPredictor`.
         half: as `Predictor`, for both models.
         compile: likewise.
@@ -92,7 +92,7 @@ def find_people(
     *,
     device: str = "auto",
     min_score: float = PEOPLE_MIN_SCORE,
-    nms: float | None = None,
+    nms: float | None = PEOPLE_NMS,
     margin: tuple[float, float] = MARGIN,
     half: Half = False,
     compile: bool = False,
