@@ -5,10 +5,12 @@ p locations of a level. Frame: input px plus the model's ``pixel_offset``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from poise.export.smpr_cells import SMPRLevel
+from poise.export.smpr_cells import SMPRCells, SMPRLevels
 from poise.models import dense
 from poise.models.directpose import DirectPose, DirectPoseOutputs
 from poise.models.directpose_refine import refine_keypoints
@@ -65,26 +67,20 @@ def smpr_candidates(model: SMPR, x: Tensor, size: Tensor, operator: bool) -> den
     config, skeleton, head = model.config, model.skeleton, model.head
     features = model.pyramid(model.backbone(x))
     heatmaps = head.heatmap(features[0]) if config.snap is not None and head.heatmap is not None else None
-    scores, places, poses, chosen = [], [], [], []
-    for number, feature in enumerate(head.answering(features)):
-        level = SMPRLevel(head, number, feature, operator)
-        chance = dense.precise(level.logits.flatten()).sigmoid()
-        some = level.at(chance > config.score_threshold)
-        score, rivals = chance[some.index], chance.new_zeros(0)
-        if config.score == "product":
-            score = score * some.quality()
-            rivals = _rivals(level, chance, score[:-1], config)
-        last = score.new_full((1,), -1.0)  # stands for nobody
-        score = torch.cat([score[:-1], last])
-        kept = _among_best(torch.cat([score, rivals]), config.pre_nms)[: score.shape[0]]
-        scores.append(score)
-        chosen.append(kept & (score >= 0))
-        places.append(_locations([level.logits], (model.strides[number],))[some.index])
-        poses.append(dense.precise(some.pose()))
-    index = _indices(torch.cat(chosen))
-    best, located = torch.cat(scores)[index], torch.cat(places)[index]
+    answering = head.answering(features)
+    levels = SMPRLevels(head, answering, operator)
+    chance = dense.precise(levels.logits).sigmoid()
+    some = levels.at(chance > config.score_threshold, config.score == "product")
+    best = _score(chance, some)
+    kept = _among_best_of_level(levels, chance, some, best[:-1], config)
+    last = best.new_full((1,), -1.0)  # stands for nobody
+    index, best, raw = some.cells, torch.cat([best[:-1], last]), dense.precise(some.poses)
+    if kept is not None:
+        left = _indices(kept)
+        index, best, raw = index[left], best[left], raw[left]
+    located = _locations(answering, model.strides)[index]
     points, strides = located[:, :2], located[:, 2]
-    raw = torch.cat(poses)[index].unflatten(1, (len(skeleton), 2))
+    raw = raw.unflatten(1, (len(skeleton), 2))
     low = config.pixel_offset
     high = torch.stack([size[1], size[0]]).to(raw.dtype) - 1 + low
     keypoints = torch.minimum((points[:, None] + strides[:, None, None] * raw).clamp(min=low), high)
@@ -96,23 +92,43 @@ def smpr_candidates(model: SMPR, x: Tensor, size: Tensor, operator: bool) -> den
     return _with_nobody(found)
 
 
-def _rivals(level: SMPRLevel, chance: Tensor, scores: Tensor, config: SMPRConfig) -> Tensor:
-    """Scores of locations (p) below the threshold that may push candidates out of the best, see `preselect`.
+def _score(chance: Tensor, some: SMPRCells) -> Tensor:
+    """Scores (n,) of some cells, by the class probabilities (P,) of all."""
+    score = chance.index_select(0, some.cells)
+    return score if some.quality is None else score * some.quality
 
-    They matter only where more than ``pre_nms`` of a level come near; the last score belongs to nobody.
+
+def _among_best_of_level(
+    levels: SMPRLevels, chance: Tensor, some: SMPRCells, scores: Tensor, config: SMPRConfig
+) -> Tensor | None:
+    """(n - 1,) bool: which cells above the threshold are among the best of their level, see `preselect`.
+
+    None where no level has more cells than may stay.
     """
-    limit = config.pre_nms
-    if limit <= 0 or (isinstance(chance.shape[0], int) and chance.shape[0] <= limit):
-        return chance.new_zeros(0)
-    least = torch.cat([scores, scores.new_full((1,), 2.0)]).amin(0)
-    near = (chance <= config.score_threshold) & (chance > least)
-    crowded = near.sum() + (chance > config.score_threshold).sum() > limit
-    some = level.at(near & crowded)
-    score = chance[some.index] * some.quality()
-    return torch.cat([score[:-1], score.new_full((1,), -1.0)])
+    limit, index = config.pre_nms, some.cells[:-1]
+    passing, kept = chance > config.score_threshold, None
+    numbers = torch.arange(chance.shape[0], device=chance.device)
+    start = 0
+    for count in levels.counts:
+        first, start = start, start + count
+        if limit <= 0 or (isinstance(count, int) and count <= limit):
+            continue
+        mine = (index >= first) & (index < start)
+        own = torch.where(mine, scores, -1.0)
+        rivals = chance.new_zeros(0)
+        if config.score == "product":
+            inside = (numbers >= first) & (numbers < start)
+            # cells below the threshold may push others out only where more than may stay come near
+            least = torch.where(mine, scores, 2.0)
+            near = inside & ~passing & (chance > torch.cat([least, least.new_full((1,), 2.0)]).amin(0))
+            crowded = near.sum() + mine.sum() > limit
+            rivals = _score(chance, levels.at(near & crowded, True))[:-1]
+        best = ~mine | _among_best(torch.cat([own, rivals]), limit)[: own.shape[0]]
+        kept = best if kept is None else kept & best
+    return kept
 
 
-def _locations(maps: list[Tensor], strides: tuple[int, ...]) -> Tensor:
+def _locations(maps: Sequence[Tensor], strides: tuple[int, ...]) -> Tensor:
     """(P, 3) x, y and stride of all locations, as `dense.make_grid`, by sums alone: sizes may be symbols."""
     parts = []
     for level, stride in zip(maps, strides, strict=True):

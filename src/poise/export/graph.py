@@ -80,10 +80,15 @@ class Normalised(nn.Module):
         self.shift: Tensor
         self.reverse = spec.channels == "bgr"
 
-    def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) float32 of RGB pictures (B, H, W, 3) uint8."""
-        values = (image.to(torch.float32) * self.factor - self.shift).permute(0, 3, 1, 2)
-        return values.flip(1) if self.reverse else values
+    def forward(self, image: Tensor, shown: Tensor | None = None) -> Tensor:
+        """(B, 3, H, W) float32 of RGB pictures (B, H, W, 3) uint8, times ``shown`` (H, W).
+
+        Channels come first at the very end: runtimes that hold them last in memory then move nothing.
+        """
+        values = image.to(torch.float32) * self.factor - self.shift
+        if shown is not None:
+            values = values * shown[..., None]
+        return (values.flip(-1) if self.reverse else values).permute(0, 3, 1, 2)
 
 
 class SpreadGroupNorm(nn.GroupNorm):
@@ -131,11 +136,10 @@ class WholeGraph(nn.Module):
                 bottom, is padding of any value.
             to_image: (2, 3) float32 map input px -> picture px, without rotation.
         """
-        x = self.normalised(image)
-        shown = _shown(x, size)
+        x = self.normalised(image, _shown(image, size))
         if isinstance(self.model, DirectPose):
-            return self._directpose(self.model, x * shown, size, to_image)
-        return self._smpr(self.model, x * shown, size, to_image)
+            return self._directpose(self.model, x, size, to_image)
+        return self._smpr(self.model, x, size, to_image)
 
     def _directpose(self, model: DirectPose, x: Tensor, size: Tensor, to_image: Tensor) -> WholePoses:
         config = model.config
@@ -245,11 +249,11 @@ def _few(x: Tensor, strides: Sequence[int]) -> bool:
     return sum(-(-height // s) * -(-width // s) for s in strides) <= MOST_AT_ONCE
 
 
-def _shown(x: Tensor, size: Tensor) -> Tensor:
-    """(H, W) 1 where the input shows the picture, 0 in the padding."""
-    rows = torch.arange(x.shape[-2], device=x.device) < size[0]
-    columns = torch.arange(x.shape[-1], device=x.device) < size[1]
-    return (rows[:, None] & columns).to(x.dtype)
+def _shown(image: Tensor, size: Tensor) -> Tensor:
+    """(H, W) 1 where a picture (1, H, W, 3) with padding shows something, 0 in the padding."""
+    rows = torch.arange(image.shape[1], device=image.device) < size[0]
+    columns = torch.arange(image.shape[2], device=image.device) < size[1]
+    return (rows[:, None] & columns).to(torch.float32)
 
 
 def _to_picture(found: dense.Candidates, offset: float, to_image: Tensor) -> dense.Candidates:
