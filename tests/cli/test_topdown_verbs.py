@@ -16,7 +16,7 @@ from poise.checkpoints import LoadedCheckpoint
 from poise.cli.main import app
 from poise.cli.options import model_names
 from poise.evaluate.model import evaluate_model
-from poise.predict import loading, opening
+from poise.predict import loading, opening, people
 from poise.predict.exported import ExportedPredictor
 from poise.zoo import DEFAULT
 
@@ -189,6 +189,15 @@ def test_evaluate_with_people_found(truth):
     assert alone.stdout.splitlines()[1] == f"people: people found by {DEFAULT}"
     few = evaluate(truth, "--people-min-score", "1", "--json")
     assert json.loads(few.stdout)["AR"] < 0.6
+
+
+def test_evaluate_looks_at_people_whom_predict_leaves_out(truth, monkeypatch):
+    """Average precision counts poses of all scores; a threshold that is given is obeyed."""
+    assert people.PEOPLE_MIN_SCORE_MEASURED < people.PEOPLE_MIN_SCORE
+    monkeypatch.setattr(people, "PEOPLE_MIN_SCORE_MEASURED", 1.0)
+    recall = [json.loads(evaluate(truth, *how, "--json").stdout)["AR"] for how in ((), ("--people-min-score", "0.1"))]
+    assert recall[0] < 0.6
+    assert recall[1] == pytest.approx(1)
 
 
 def test_evaluate_a_model_without_a_predictor_takes_true_boxes(truth):

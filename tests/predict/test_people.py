@@ -57,6 +57,7 @@ def test_people_below_the_score_are_left_out():
     scores = next(found_people(min_score=0.0).find([picture])).people.scores
     between = float(scores[1:].mean())
     assert len(next(found_people(min_score=between).find([picture])).people.scores) == 2
+    assert len(next(found_people(min_score=0.0).down_to(between).find([picture])).people.scores) == 2
 
 
 def test_people_that_overlap_better_ones(monkeypatch):

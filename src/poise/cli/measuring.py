@@ -48,8 +48,14 @@ class Setting:
 
     def open(self, contestant: Contestant, category: int = 1) -> AnyPredictor:
         """The contestant's predictor; ``category`` is that of people in detection results."""
+        from poise.predict.people import PEOPLE_MIN_SCORE_MEASURED, FoundPeople
+
         how: dict[str, Any] = {"half": self.half, "compile": self.compile, "turns": self.turns}
-        return open_predictor(list(contestant.models), self.weights, self.device, self.people, category, **how)
+        predictor = open_predictor(list(contestant.models), self.weights, self.device, self.people, category, **how)
+        people = getattr(predictor, "people", None)
+        if isinstance(people, FoundPeople) and self.people.min_score is None:
+            predictor.people = people.down_to(PEOPLE_MIN_SCORE_MEASURED)  # type: ignore[union-attr]
+        return predictor
 
 
 @dataclass(frozen=True, slots=True)

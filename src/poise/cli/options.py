@@ -53,7 +53,10 @@ People = Annotated[
     typer.Option(help="For a top-down model: the single-stage model that finds the people [default: default]."),
 ]
 PeopleMinScore = Annotated[
-    float | None, typer.Option(min=0, max=1, help="Look only at people found with at least this score [default: 0.05].")
+    float | None,
+    typer.Option(
+        min=0, max=1, help="Look only at people found with at least this score [default: 0.05, measuring 0.01]."
+    ),
 ]
 PeopleNms = Annotated[
     float | None,

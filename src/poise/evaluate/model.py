@@ -51,7 +51,8 @@ def evaluate_model(
 
     Args:
         model: a predictor, or a model, which is not changed; one that looks at one person at a time is given the
-            annotated boxes, with score 1.
+            annotated boxes, with score 1. The command line lets pipelines look at everybody found with a score of 0.01
+            or more: ``people_min_score`` of `poise.pipeline`.
         annotations: COCO keypoint file; its pictures, and no others, are looked at.
         images: folder of the pictures.
         device: where a model is measured, as `Predictor`; a predictor stays where it is.
