@@ -44,6 +44,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], Skeleton, dict[str, Any]]] = {
     "smpr, snapped": (SMPR, COCO17, {"snap": 0.1}),
     "smpr, no poses on P3": (SMPR, COCO17, {"snap": 0.1, "finest_level": 4}),
     "smpr, snapped, consensus": (SMPR, COCO17, {"snap": 0.1, "consensus": True}),
+    "smpr, by class": (SMPR, COCO17, {"score": "class", "pre_nms": 30}),
     "smpr, nobody": (SMPR, COCO17, {"score_threshold": 1.0}),
     "rsn": (RSN, COCO17, {}),
     "rsn, fourteen keypoints": (RSN, LSP14, {"objective": "place", "stages": 2}),
@@ -117,6 +118,17 @@ def test_pictures_of_any_shape(size: tuple[int, int]) -> None:
         exported = Eager(model, canvas)
         found = found_by(exported, Photograph("noise", noise(*size), NOBODY), model)
         assert np.isfinite(found.keypoints).all()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30], ids=str)
+def test_offsets_that_are_no_number_are_no_address(value: float) -> None:
+    """Weights that give such are refused; pictures that do so later must read no memory but that of the features."""
+    recorded = graph.pose_graph(small_model(SMPR))
+    weight = recorded.model.head.align.offset.weight  # type: ignore[union-attr]
+    nn.init.constant_(weight, value)  # type: ignore[arg-type]
+    image = torch.from_numpy(noise(96, 160)[None])
+    found = recorded(image, torch.tensor([96, 160]), torch.eye(3)[:2])
+    assert (int(found.people) > 0) == (value == 1e30)
 
 
 def test_no_boxes_no_poses() -> None:
