@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from poise.geometry.boxes import points_extent
 from poise.models.dense import Candidates, no_candidates
@@ -76,6 +76,33 @@ def test_without_support_a_keypoint_stays() -> None:
     torch.testing.assert_close(after.keypoints, before.keypoints, atol=0.2, rtol=0)
     assert float(after.keypoint_scores.max() ** 2) < FLOOR / 10
     assert torch.equal(after.scores, before.scores)
+
+
+@pytest.mark.skipif(torch.__version__.startswith("2.6."), reason="torch 2.6 writes no free sizes as ONNX")
+@pytest.mark.filterwarnings("ignore")
+def test_peaks_of_maps_of_any_size_can_be_written_as_onnx() -> None:
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+
+    class Finder(nn.Module):
+        def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+            peaks = find_peaks(maps, 8)
+            return peaks.heights, peaks.places
+
+    def noise(height: int, width: int) -> Tensor:
+        return torch.randn(3, height, width, generator=torch.Generator().manual_seed(1))
+
+    free = {1: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC}
+    recorded = torch.export.export(Finder(), (noise(24, 32),), dynamic_shapes=(free,), strict=False)
+    written = torch.onnx.export(recorded, dynamo=True, optimize=False, opset_version=20, verbose=False)
+    assert written is not None
+    session = runtime.InferenceSession(written.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    for size in ((24, 32), (9, 40), (13, 7)):
+        heights, places = session.run(None, {session.get_inputs()[0].name: noise(*size).numpy()})
+        peaks = find_peaks(noise(*size), 8)
+        torch.testing.assert_close(torch.from_numpy(heights), peaks.heights)
+        real = peaks.heights > 0  # of maps with fewer peaks than are kept the rest may be anywhere
+        torch.testing.assert_close(torch.from_numpy(places)[real], peaks.places[real], atol=1e-3, rtol=0)
 
 
 def test_nobody() -> None:

@@ -41,7 +41,8 @@ def find_peaks(logits: Tensor, stride: int) -> Peaks:
     height, width = p.shape[-2:]
     tops = torch.where(_highest_around(p) == p, p, 0.0)
     heights, cells = tops.flatten(1).topk(min(PEAKS, height * width))
-    row, column = torch.div(cells, width, rounding_mode="floor"), cells % width
+    row = torch.div(cells, width, rounding_mode="floor")
+    column = cells - row * width  # no remainder, which the exporter to ONNX cannot write for a free width
     step = torch.arange(3, device=p.device)
     down, right = step.repeat_interleave(3), step.repeat(3)
     around = (row[..., None] + down) * (width + 2) + column[..., None] + right
