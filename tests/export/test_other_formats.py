@@ -299,6 +299,27 @@ def test_what_a_file_does_not_do_is_told(photos: Path, tmp_path: Path, monkeypat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("any_size", [False, True])
+@pytest.mark.parametrize("suffix", ["onnx", "torchscript", "pt2"])
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_model_can_be_written(
+    name: str, suffix: str, any_size: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all that their settings switch on, which small models do not have all at once."""
+    monkeypatch.chdir(tmp_path)
+    if any_size and name.startswith("rsn"):
+        pytest.skip("crops have one size")
+    if any_size and suffix == "onnx" and torch.__version__.startswith("2.6."):
+        pytest.skip("torch 2.6 writes no free sizes as ONNX")
+    words = ["--dynamic"] if any_size else []
+    result = CliRunner().invoke(app, ["export", name, "--format", suffix, "--json", *words])
+    assert result.exit_code == 0, result.output
+    parity = json.loads(result.stdout)["parity"]
+    assert parity["poses"] > 3
+    assert parity["keypoints"] < 0.01
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(DEFAULT not in shipped(), reason="this copy was built without weights")
 def test_the_shipped_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the command line, on the free photographs: as torch to a hundredth of a pixel."""

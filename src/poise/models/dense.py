@@ -66,8 +66,8 @@ def _made_grid(sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], dev
 
 def precise(x: Tensor) -> Tensor:
     """``x`` in float32, or as it is if it is float64: what coordinates, losses and decoding are computed in."""
-    wide = torch.promote_types(x.dtype, torch.float32)
-    return x if x.dtype == wide else x.to(wide)  # an exported graph would record the cast that does nothing
+    # an exported graph would record the cast that does nothing, and torch 2.6 the question which type is the wider one
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 def flatten_levels(maps: Sequence[Tensor]) -> Tensor:

@@ -89,6 +89,7 @@ def snap(candidates: Candidates, logits: Tensor, stride: int, reach: float, rebo
     best, which = support.max(-1)
     kind = torch.arange(which.shape[1], device=which.device).expand_as(which)
     part = (best / (best + FLOOR))[..., None]
-    keypoints = torch.lerp(candidates.keypoints, peaks.places[kind, which], part)
+    step = peaks.places[kind, which] - candidates.keypoints
+    keypoints = candidates.keypoints + part * step  # torch 2.6 writes no lerp of an open number of poses
     boxes = points_extent(keypoints) if reboxed else candidates.boxes
     return candidates._replace(keypoints=keypoints, keypoint_scores=best.sqrt(), boxes=boxes)

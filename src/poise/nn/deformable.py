@@ -299,7 +299,8 @@ def _corners(offsets: Tensor, rows: Tensor, columns: Tensor, grid: Grid) -> Corn
         columns: integer, broadcastable to (...).
         grid: the undeformed convolution.
     """
-    offsets = offsets.to(torch.promote_types(offsets.dtype, torch.float32)).contiguous()
+    wide = offsets.dtype if offsets.dtype == torch.float64 else torch.float32
+    offsets = offsets.to(wide).contiguous()
     shift = torch.arange(grid.kernel[0] * grid.kernel[1], device=offsets.device)
     top = rows[..., None] * grid.stride[0] + (shift // grid.kernel[1] * grid.dilation[0] - grid.padding[0])
     left = columns[..., None] * grid.stride[1] + (shift % grid.kernel[1] * grid.dilation[1] - grid.padding[1])
