@@ -43,6 +43,7 @@ def test_a_model_that_looks_at_people_has_a_time_where_somebody_finds_them() -> 
     assert f"{100 * metrics['with_smpr_mobilenetv2']['AP']:.1f}" in lines[finder]
     assert f"{metrics['milliseconds']:.0f} ms" in lines[finder]
     assert sum(line.startswith("  Time: ") for line in lines) == 2  # below the table, and that of larger models
+    assert "AP looks at those found with 0.01 or more, time at those with 0.05" in "\n".join(lines)
 
 
 @pytest.fixture

@@ -68,6 +68,8 @@ def _print_shipped(models: list[ShippedModel], default: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from poise.predict.people import PEOPLE_MIN_SCORE, PEOPLE_MIN_SCORE_MEASURED
+
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     table = Table(box=None, pad_edge=False)
     table.add_column("  model")
@@ -84,6 +86,9 @@ def _print_shipped(models: list[ShippedModel], default: str) -> None:
     timed = dict.fromkeys(m.metrics["milliseconds_of"] for m in models if "milliseconds_of" in m.metrics)
     for what in timed:
         console.print(f"  Time: {what}", soft_wrap=True)
+    if any(_with_finders(model) for model in models):
+        measured, shown = PEOPLE_MIN_SCORE_MEASURED, PEOPLE_MIN_SCORE
+        console.print(f"  On people of: AP looks at those found with {measured} or more, time at those with {shown}")
     console.print("  Cards, with data, terms, intervals and failures: " + str(models[0].card.parent), soft_wrap=True)
 
 
