@@ -11,9 +11,10 @@ from typing import Any, cast
 from poise.checkpoints import LoadedCheckpoint
 from poise.export.description import canvas_of, describe, looks_once
 from poise.export.graph import pose_graph
+from poise.export.openvino_files import onnx_to_openvino
 from poise.export.parity import Parity, ParityError, Photograph, check, photographs
 from poise.export.quantise import Loss, Pictures, measure_loss, quantise
-from poise.export.writers import LEAST_CELLS, SUFFIXES, WRITERS, as_stored_in_half, onnx_to_openvino, write_onnx
+from poise.export.writers import LEAST_CELLS, SUFFIXES, WRITERS, as_stored_in_half, write_onnx
 from poise.extras import needs
 from poise.files import replacing
 from poise.models.base import PoseModel
@@ -135,7 +136,7 @@ def export_model(
         graph = pose_graph(model)
         tell(f"recording {name or 'the model'} as {plan.format}")
         if plan.int8:
-            write_onnx(graph, canvas, first, description, operator=plan.format == "onnx")
+            write_onnx(graph, canvas, first, description, spread=plan.format == "openvino")
         else:
             WRITERS[plan.format](graph, canvas, first, description)
         tell(f"comparing with torch on {len(pictures)} photographs")

@@ -72,23 +72,20 @@ class Normalised(nn.Module):
     def __init__(self, spec: ViewSpec) -> None:
         super().__init__()
         mean, std = torch.tensor(spec.mean, dtype=torch.float64), torch.tensor(spec.std, dtype=torch.float64)
-        order = [0, 1, 2] if spec.channels == "rgb" else [2, 1, 0]
-        factor = (1 / (spec.value_range * std))[order].float()  # for the channels of the picture: RGB
-        self.register_buffer("factor", factor)
-        self.register_buffer("shift", (mean / std)[order].float())
+        self.register_buffer("factor", (1 / (spec.value_range * std)).float()[:, None, None])
+        self.register_buffer("shift", (mean / std).float()[:, None, None])
         self.factor: Tensor
         self.shift: Tensor
         self.reverse = spec.channels == "bgr"
 
-    def forward(self, image: Tensor, shown: Tensor | None = None) -> Tensor:
-        """(B, 3, H, W) float32 of RGB pictures (B, H, W, 3) uint8, times ``shown`` (H, W).
+    def forward(self, image: Tensor, shown: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """(B, 3, H, W) float32 of RGB pictures (B, H, W, 3) uint8, 0 where one of ``shown`` (H, 1) and (W,) is 0.
 
-        Channels come first at the very end: runtimes that hold them last in memory then move nothing.
+        Channels come first while values are bytes: there is least to move then.
         """
-        values = image.to(torch.float32) * self.factor - self.shift
-        if shown is not None:
-            values = values * shown[..., None]
-        return (values.flip(-1) if self.reverse else values).permute(0, 3, 1, 2)
+        planes = image.permute(0, 3, 1, 2)
+        values = (planes.flip(1) if self.reverse else planes).to(torch.float32) * self.factor - self.shift
+        return values if shown is None else values * (shown[0] * shown[1])
 
 
 class SpreadGroupNorm(nn.GroupNorm):
@@ -249,11 +246,11 @@ def _few(x: Tensor, strides: Sequence[int]) -> bool:
     return sum(-(-height // s) * -(-width // s) for s in strides) <= MOST_AT_ONCE
 
 
-def _shown(image: Tensor, size: Tensor) -> Tensor:
-    """(H, W) 1 where a picture (1, H, W, 3) with padding shows something, 0 in the padding."""
+def _shown(image: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (H, 1) and columns (W,) of a picture (1, H, W, 3) with padding: 1 where it shows something, else 0."""
     rows = torch.arange(image.shape[1], device=image.device) < size[0]
     columns = torch.arange(image.shape[2], device=image.device) < size[1]
-    return (rows[:, None] & columns).to(torch.float32)
+    return rows[:, None].to(torch.float32), columns.to(torch.float32)
 
 
 def _to_picture(found: dense.Candidates, offset: float, to_image: Tensor) -> dense.Candidates:

@@ -179,8 +179,8 @@ def _table(maps: Sequence[Tensor], align: FeatureAlignment) -> Tensor:
 
     At the end there are more zeros than lie between the first and the last of the four cells that a tap reads.
     """
-    around = (0, 0, MARGIN, MARGIN, MARGIN, MARGIN)
-    parts = [F.pad(precise(m).permute(0, 2, 3, 1), around)[0] for m in maps]
+    around = (MARGIN, MARGIN, MARGIN, MARGIN)
+    parts = [F.pad(precise(m), around).permute(0, 2, 3, 1)[0] for m in maps]
     rows = torch.cat([part.flatten(0, 1) for part in (*parts, torch.zeros_like(parts[0][:2]))])
     return rows.reshape(-1, rows.shape[1] // _groups(align))
 

@@ -22,6 +22,7 @@ from torch.export import Dim, ExportedProgram
 from torch.nn.utils.parametrize import register_parametrization
 
 from poise.export.graph import CropGraph, CropPoses, WholeGraph, WholePoses, with_operator, with_spread_norms
+from poise.export.openvino_files import onnx_to_openvino
 from poise.extras import needs
 from poise.runtime import KEY, Size
 
@@ -41,7 +42,7 @@ Write = Callable[[Graph, Size | None, Path, Mapping[str, Any]], None]
 
 
 def write_onnx(
-    graph: Graph, canvas: Size | None, path: Path, description: Mapping[str, Any], operator: bool = True
+    graph: Graph, canvas: Size | None, path: Path, description: Mapping[str, Any], spread: bool = False
 ) -> None:
     """One ``.onnx`` file with everything in it.
 
@@ -50,7 +51,7 @@ def write_onnx(
         canvas: (height, width) of the input; None: any. The number of crops is always free.
         path: where it is written.
         description: of `poise.export.description.describe`; its ``weights`` say whether they are stored in half.
-        operator: DeformConv for deformable convolutions, which onnxruntime has; False: as OpenVINO likes it.
+        spread: norms as OpenVINO likes them, see `poise.export.graph.SpreadGroupNorm`.
 
     Raises:
         MissingLibraryError: a library of the extra ``export`` is missing.
@@ -59,7 +60,7 @@ def write_onnx(
     onnx = needs("onnx", "export", "exporting to ONNX")
     needs("onnxscript", "export", "exporting to ONNX")
     needs("onnxruntime", "export", "exporting to ONNX")
-    proto = _simplified(_translated(graph, canvas, operator), onnx)
+    proto = _simplified(_translated(graph, canvas, spread), onnx)
     written = [entry.version for entry in proto.opset_import if not entry.domain]
     if written != [OPSET]:  # a failed conversion is but logged
         raise ValueError(
@@ -76,13 +77,13 @@ def write_onnx(
     onnx.save(proto, str(path))
 
 
-def _translated(graph: Graph, canvas: Size | None, operator: bool) -> Any:
+def _translated(graph: Graph, canvas: Size | None, spread: bool) -> Any:
     """The graph in ONNX's operators; arguments as `write_onnx`."""
     whole = isinstance(graph, WholeGraph)
     try:
         with _quiet():
             made = torch.onnx.export(
-                recorded(with_operator(graph) if operator else with_spread_norms(graph), canvas),
+                recorded(with_operator(with_spread_norms(graph) if spread else graph), canvas),
                 opset_version=OPSET,
                 dynamo=True,
                 optimize=False,  # slow; `_simplified` does more
@@ -101,17 +102,9 @@ def write_openvino(graph: Graph, canvas: Size | None, path: Path, description: M
     """An ``.xml`` file, and the weights in a ``.bin`` file beside it; arguments and errors as `write_onnx`."""
     needs("openvino", "export", "exporting to OpenVINO")
     between = path.with_suffix(".onnx")
-    write_onnx(graph, canvas, between, {**description, "weights": "float32"}, operator=False)
+    write_onnx(graph, canvas, between, {**description, "weights": "float32"}, spread=True)
     onnx_to_openvino(between, path, description)
     between.unlink()
-
-
-def onnx_to_openvino(source: Path, path: Path, description: Mapping[str, Any]) -> None:
-    """An ONNX file as ``.xml`` and ``.bin``."""
-    openvino = needs("openvino", "export", "exporting to OpenVINO")
-    model = openvino.convert_model(str(source))
-    model.set_rt_info(json.dumps(description, allow_nan=False), KEY)
-    openvino.save_model(model, str(path), compress_to_fp16=description["weights"] == "float16")
 
 
 def write_pt2(graph: Graph, canvas: Size | None, path: Path, description: Mapping[str, Any]) -> None:

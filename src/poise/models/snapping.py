@@ -86,7 +86,10 @@ def snap(candidates: Candidates, logits: Tensor, stride: int, reach: float, rebo
     across, down = (candidates.keypoints[:, :, None, axis] - peaks.places[..., axis] for axis in (0, 1))
     squared = across * across + down * down
     support = peaks.heights * torch.exp(squared / (-2 * reach**2 * size[:, None, None]))
-    best, which = support.max(-1)
+    best = support.amax(-1)
+    numbers = torch.arange(support.shape[2], device=support.device)
+    # the first that has it: runtimes sort to find a maximum's place
+    which = torch.where(support == best[..., None], numbers, numbers.shape[0] - 1).amin(-1)
     kind = torch.arange(which.shape[1], device=which.device).expand_as(which)
     part = (best / (best + FLOOR))[..., None]
     step = peaks.places[kind, which] - candidates.keypoints
