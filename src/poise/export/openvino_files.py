@@ -16,6 +16,8 @@ from poise.runtime import KEY
 
 LARGE_MAPS = 8 * 2**20
 """Bytes that a depthwise convolution reads and writes from which OpenVINO computes it with the one before it."""
+BLOCK = 8
+"""Channels that lie together in memory."""
 _CONVOLUTIONS = ("Convolution", "GroupConvolution")
 _AVX512 = (
     "brgconv_avx512_amx_1x1", "brgconv_avx512_amx", "jit_avx512_amx_dw", "jit_avx512_amx_1x1", "jit_avx512_amx",
@@ -55,14 +57,14 @@ def before_large_maps(model: Any) -> set[str]:
     step holds channels in blocks of eight, and what lies before and after it would hold them last: each map would be
     copied there and back.
     """
-    ends = [op for op in model.get_ordered_ops() if op.get_type_name() == "GroupConvolution" and _is_large(op)]
+    ends = [op for op in model.get_ordered_ops() if _is_depthwise(op) and _is_large(op)]
     if not ends:
         return set()
     waiting, seen = [ends[-1]], {ends[-1].get_friendly_name()}
-    chosen = {reader.get_friendly_name() for reader in _next_convolutions(ends[-1])}
+    chosen = {reader.get_friendly_name() for reader in _next_convolutions(ends[-1]) if _fills_blocks(reader)}
     while waiting:
         op = waiting.pop()
-        if op.get_type_name() in _CONVOLUTIONS:
+        if _fills_blocks(op):
             chosen.add(op.get_friendly_name())
         for value in op.input_values():
             maker = value.get_node()
@@ -70,6 +72,17 @@ def before_large_maps(model: Any) -> set[str]:
                 seen.add(maker.get_friendly_name())
                 waiting.append(maker)
     return chosen
+
+
+def _is_depthwise(op: Any) -> bool:
+    """Whether it is a convolution of each channel alone."""
+    return op.get_type_name() == "GroupConvolution" and tuple(op.input_value(1).get_shape()[1:3]) == (1, 1)
+
+
+def _fills_blocks(op: Any) -> bool:
+    """Whether it can be computed in blocks of channels: of the convolutions that cannot, some have no quick way."""
+    plain = op.get_type_name() == "Convolution"
+    return (plain or _is_depthwise(op)) and op.input_value(1).get_shape()[0] % BLOCK == 0
 
 
 def _is_large(op: Any) -> bool:
@@ -116,15 +129,21 @@ def _deformable_convolution(node: Any) -> list[Any]:
     operators = needs("openvino.opset8", "export", "exporting to OpenVINO")
     image, weight, offset = (node.get_input(place) for place in range(3))
     pads = node.get_attribute("pads")
-    masks = [node.get_input(4)] if node.get_input_size() > 4 else []
+    bias, mask = _given(node, 3), _given(node, 4)
     made = operators.deformable_convolution(
         image, offset, weight, node.get_attribute("strides"), pads[:2], pads[2:], node.get_attribute("dilations"),
-        *masks, auto_pad="EXPLICIT", group=node.get_attribute("group"),
+        mask, auto_pad="EXPLICIT", group=node.get_attribute("group"),
         deformable_group=node.get_attribute("offset_group"), bilinear_interpolation_pad=True,
     )  # fmt: skip
-    if node.get_input_size() > 3 and not _is_zero(node.get_input(3)):
-        made = operators.add(made, operators.reshape(node.get_input(3), [1, -1, 1, 1], special_zero=False))
+    if bias is not None and not _is_zero(bias):
+        made = operators.add(made, operators.reshape(bias, [1, -1, 1, 1], special_zero=False))
     return [made.output(0)]
+
+
+def _given(node: Any, place: int) -> Any:
+    """An input that may be left out, or None."""
+    value = node.get_input(place) if place < node.get_input_size() else None
+    return None if value is None or value.get_node().get_type_name() == "NullNode" else value
 
 
 def _is_zero(value: Any) -> bool:
