@@ -320,8 +320,6 @@ def test_differences_are_seen(files: Any, folder: Path) -> None:
         (Plan("onxx"), "onnx"),
         (Plan(half=True, int8=True), "one of them"),
         (Plan(dynamic=True, size=(64, 64)), "one of them"),
-        (Plan("pt2", int8=True), "onnx and openvino"),
-        (Plan("torchscript", int8=True), "onnx and openvino"),
         (Plan(max_loss=-1), "0..100"),
         (Plan(max_loss=float("nan")), "0..100"),
         (Plan(int8=True), "--calibrate"),

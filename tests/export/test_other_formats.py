@@ -17,8 +17,9 @@ from poise.checkpoints import LoadedCheckpoint, save_checkpoint
 from poise.cli.main import app
 from poise.data.images import read_image
 from poise.export.exporting import Plan, export_model
-from poise.export.quantise import Pictures, last_convolutions, read_unrounded
-from poise.export.writers import LARGE
+from poise.export.graph import pose_graph
+from poise.export.quantise import Pictures, has_eight_bit_products, last_convolutions, read_unrounded
+from poise.export.writers import LARGE, MOST_OF_EIGHT_BITS, as_stored
 from poise.geometry.affine import fit
 from poise.predict.boxes import Boxes, PersonBoxes
 from poise.predict.people import People
@@ -233,6 +234,60 @@ def test_half_for_torch(suffix: str, system: str, photos: Path, tmp_path: Path) 
     assert all(p.dtype == torch.float32 for p in source.model.parameters())  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("suffix", ["torchscript", pytest.param("pt2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("system", ["smpr", pytest.param("directpose", marks=pytest.mark.slow)])
+@pytest.mark.filterwarnings("ignore:.torch.jit.load. is deprecated")
+def test_torch_stores_eight_bits(suffix: str, system: str, photos: Path, tmp_path: Path) -> None:
+    source = loaded(system)
+    plan = Plan(suffix, int8=True, pictures=Pictures.of(photos), photographs=photos)
+    report = export_model(source, tmp_path / f"a.{suffix}", plan)
+    assert report.description["weights"] == "int8"
+    assert report.loss is not None
+    assert report.loss.after > report.loss.before - 0.2
+    assert any("smaller, not quicker" in note for note in report.notes)
+    path = str(report.path)
+    stored = torch.jit.load(path).state_dict() if suffix == "torchscript" else torch.export.load(path).state_dict
+    kinds = {name: tensor.dtype for name, tensor in stored.items() if tensor.ndim > 1 and tensor.numel() >= LARGE}
+    assert len(kinds) > 10
+    assert set(kinds.values()) == {torch.int8}
+    assert all(p.dtype == torch.float32 for p in source.model.parameters())  # type: ignore[attr-defined]
+    assert [p.name for p in tmp_path.iterdir()] == [f"a.{suffix}"]
+
+
+def test_weights_of_eight_bits_are_within_half_a_step() -> None:
+    graph = pose_graph(loaded("smpr").model)
+    first, second, third = [p for p in graph.model.parameters() if p.ndim == 4 and p.numel() >= LARGE][:3]
+    first.data[1] = 0
+    second.data[0, 0, 0, 0] = torch.nan
+    third.data *= torch.logspace(-6, 6, third.shape[0])[:, None, None, None]
+    stored = as_stored(graph, "int8")
+    for before, after in zip(graph.model.parameters(), stored.parameters(), strict=True):
+        assert after.dtype == torch.float32
+        if before is second or before.ndim < 2 or before.numel() < LARGE:
+            assert torch.equal(before.nan_to_num(7), after.nan_to_num(7))
+            continue
+        step = before.abs().flatten(1).amax(1) / MOST_OF_EIGHT_BITS
+        error = (before - after).abs().flatten(1).amax(1)
+        assert (error <= 0.501 * step).all()
+        assert error.max() > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu sse avx2 avx512f avx512_vnni\n", True),
+        ("flags\t\t: fpu avx2 avx_vnni\n", True),
+        ("Features\t: fp asimd asimddp\n", True),
+        ("model name\t: avx_vnni\nflags\t\t: fpu sse avx2\n", False),
+        ("", None),
+    ],
+)
+def test_what_the_processor_can_do_is_read(text: str, expected: bool | None, tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(text)
+    assert has_eight_bit_products(tmp_path / "cpuinfo") is expected
+    assert has_eight_bit_products(tmp_path / "nowhere") is None
+
+
 @pytest.mark.parametrize(
     ("suffix", "int8"),
     [
@@ -254,7 +309,7 @@ def test_models_with_limits_of_both_sides_take_pictures_of_any_shape(
     plan = Plan({"xml": "openvino"}.get(suffix, suffix), int8=int8, pictures=pictures, photographs=photos)
     report = export_model(LoadedCheckpoint(model, {"min_score": 0.05}), tmp_path / f"a.{suffix}", plan)
     assert report.description["canvas"] is None
-    assert report.notes == ("the input has the shape of the picture",)
+    assert report.notes[0] == "the input has the shape of the picture"
     assert report.parity.poses >= 2
     if report.loss is not None:
         assert 0.1 < report.loss.before <= 1

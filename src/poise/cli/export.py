@@ -49,7 +49,11 @@ def export(
     half: Annotated[bool, typer.Option("--half", help="Weights in half precision: half as large a file.")] = False,
     int8: Annotated[
         bool,
-        typer.Option("--int8", help="Convolutions with eight bits; needs --calibrate. For onnx and openvino only."),
+        typer.Option(
+            "--int8",
+            help="Convolutions with eight bits; needs --calibrate. In torchscript and pt2 weights are stored so: a "
+            "smaller file, not a quicker one.",
+        ),
     ] = False,
     calibrate: Annotated[
         Path | None, typer.Option(help="With --int8: a folder of pictures like those the model will see.")

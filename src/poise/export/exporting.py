@@ -13,8 +13,8 @@ from poise.export.description import canvas_of, describe, looks_once
 from poise.export.graph import pose_graph
 from poise.export.openvino_files import onnx_to_openvino
 from poise.export.parity import Parity, ParityError, Photograph, check, photographs
-from poise.export.quantise import Loss, Pictures, measure_loss, quantise
-from poise.export.writers import LEAST_CELLS, SUFFIXES, WRITERS, as_stored_in_half, write_onnx
+from poise.export.quantise import Loss, Pictures, has_eight_bit_products, measure_loss, quantise
+from poise.export.writers import LEAST_CELLS, SUFFIXES, WRITERS, as_stored, write_onnx
 from poise.extras import needs
 from poise.files import replacing
 from poise.models.base import PoseModel
@@ -24,6 +24,7 @@ from poise.settings import nearest
 Tell = Callable[[str], None]
 """Is told what happens next."""
 QUANTISED = ("onnx", "openvino")
+"""Formats whose runtimes compute with eight bits; of the others weights are stored in eight."""
 RUN_BY = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "onnxruntime", "openvino"),
@@ -42,7 +43,8 @@ class Plan:
         dynamic: the input may have any size (a multiple of the stride), as the picture's shape asks for.
         size: (height, width) of an input of one size; None: what the model's view says, any if that limits both sides.
         half: store the weights in half precision.
-        int8: compute convolutions with whole numbers of eight bits, their ranges read off ``pictures``.
+        int8: compute convolutions with whole numbers of eight bits, their ranges read off ``pictures``; in torch's
+            formats weights are stored so, and computed with in single precision.
         pictures: for ``int8``.
         photographs: a folder of pictures that the file is checked with; None: those that come with Poise.
         max_loss: points of AP that ``int8`` may cost, where ``pictures`` have annotations to measure it with.
@@ -65,8 +67,6 @@ class Plan:
             raise ValueError("a size is for inputs of one size, dynamic is for any; ask for one of them")
         if self.half and self.int8:
             raise ValueError("half and int8 are two ways to make weights smaller; ask for one of them")
-        if self.int8 and self.format not in QUANTISED:
-            raise ValueError(f"int8 is for the formats {' and '.join(QUANTISED)}, not for {self.format}")
         if not 0 <= self.max_loss <= 100:
             raise ValueError(f"max_loss {self.max_loss} must lie in 0..100: points of AP")
         if self.int8 and self.pictures is None:
@@ -99,8 +99,19 @@ class Report:
     def notes(self) -> tuple[str, ...]:
         """What the user of the file should know of it, as sentences."""
         free = self.description["view"]["kind"] == "whole" and self.description["canvas"] is None
-        notes = looks_once(self.description), "the input has the shape of the picture" if free else None
-        return tuple(note for note in notes if note is not None)
+        shape = "the input has the shape of the picture" if free else None
+        return tuple(note for note in (looks_once(self.description), shape, self._of_eight_bits()) if note is not None)
+
+    def _of_eight_bits(self) -> str | None:
+        if self.loss is None:
+            return None
+        if self.path.suffix not in (SUFFIXES[format] for format in QUANTISED):
+            return "weights are stored in eight bits and computed with in single precision: smaller, not quicker"
+        if has_eight_bit_products() is False:
+            return (
+                "this processor has no instructions for eight bits (VNNI): here the file is hardly quicker, if at all"
+            )
+        return None
 
 
 def export_model(
@@ -132,37 +143,51 @@ def export_model(
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
         made = Path(folder) / f"model{suffix}"
-        first = made.with_suffix(".onnx") if plan.int8 else made
+        quantised = plan.int8 and plan.format in QUANTISED
+        first = Path(folder) / ("single.onnx" if quantised else f"single{suffix}") if plan.int8 else made
         graph = pose_graph(model)
         tell(f"recording {name or 'the model'} as {plan.format}")
-        if plan.int8:
+        if quantised:
             write_onnx(graph, canvas, first, description, spread=plan.format == "openvino")
         else:
             WRITERS[plan.format](graph, canvas, first, description)
         tell(f"comparing with torch on {len(pictures)} photographs")
         # what rounding the weights changes is wanted, and no fault of the file
-        expected = cast(PoseModel, as_stored_in_half(graph)) if plan.half else model
+        expected = cast(PoseModel, as_stored(graph, "float16")) if plan.half else model
         parity = check(ExportedModel(first), expected, pictures)
-        loss = _quantised(first, made, description, plan, tell) if plan.int8 else None
+        loss = None
+        if plan.int8:
+            small = {**description, "weights": "int8"}
+            if quantised:
+                _quantise(first, made, small, plan, tell)
+            else:
+                WRITERS[plan.format](graph, canvas, made, small)
+                check(ExportedModel(made), cast(PoseModel, as_stored(graph, "int8")), pictures)
+            loss = _loss(first, made, plan, tell)
         description = ExportedModel(made).description
         size = _put(made, path)
     return Report(path, size, description, parity, loss)
 
 
-def _quantised(first: Path, made: Path, description: dict[str, Any], plan: Plan, tell: Tell) -> Loss:
-    """Make the quantised file out of the checked ONNX file; what that costs."""
+def _quantise(first: Path, made: Path, description: Mapping[str, Any], plan: Plan, tell: Tell) -> None:
+    """Make the quantised file out of the checked ONNX file."""
     assert plan.pictures is not None
     tell(f"calibrating with {len(plan.pictures)} pictures")
-    small, whole = first.with_name("small.onnx"), ExportedModel(first)
-    quantise(first, small, {**description, "weights": "int8"}, plan.pictures)
-    if plan.format == "openvino":
-        onnx_to_openvino(small, made, {**description, "weights": "int8"})
+    if plan.format == "onnx":
+        quantise(first, made, description, plan.pictures)
+        return
+    small = first.with_name("small.onnx")
+    quantise(first, small, description, plan.pictures)
+    onnx_to_openvino(small, made, description)
+
+
+def _loss(first: Path, made: Path, plan: Plan, tell: Tell) -> Loss:
+    """What eight bits cost, if that is tolerable."""
+    assert plan.pictures is not None
     tell("measuring average precision before and after")
-    loss = measure_loss(whole, ExportedModel(made if plan.format == "openvino" else small), plan.pictures)
+    loss = measure_loss(ExportedModel(first), ExportedModel(made), plan.pictures)
     if plan.pictures.annotations is not None:
         _tolerable(loss, plan.max_loss)
-    if plan.format == "onnx":
-        small.replace(made)
     return loss
 
 

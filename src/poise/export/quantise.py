@@ -25,6 +25,8 @@ from poise.predict.sources import Named, find_pictures
 from poise.runtime import CROPS_AT_ONCE, KEY, Array, ExportedModel
 from poise.types import Poses
 
+EIGHT_BIT_PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"}
+"""What Linux calls such instructions, of x86 and of ARM."""
 MOST_PICTURES = 100
 """Pictures that ranges are read off; more hardly change them."""
 
@@ -32,6 +34,16 @@ MOST_PICTURES = 100
 _WEIGHTED = ("Conv", "DeformConv", "Gemm", "MatMul")
 _UNROUNDED = ("Clip", "Gather", "ReduceMean", "Relu", "Reshape", "Sub", "Transpose")
 """What reads a convolution's own values: activations, whose result is rounded again anyway, norms, and gathering."""
+
+
+def has_eight_bit_products(told: Path = Path("/proc/cpuinfo")) -> bool | None:
+    """Whether this processor multiplies and adds eight bits in one step; None where the system does not tell."""
+    try:
+        text = told.read_text(encoding="utf-8")
+    except OSError:
+        return None
+    marks = {word for line in text.splitlines() if line.startswith(("flags", "Features")) for word in line.split()}
+    return bool(marks & EIGHT_BIT_PRODUCTS) if marks else None
 
 
 class Loss(NamedTuple):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn.utils.parametrize import register_parametrization
 
+from poise.export.description import Weights
 from poise.export.graph import CropGraph, CropPoses, WholeGraph, WholePoses, with_operator, with_spread_norms
 from poise.export.openvino_files import onnx_to_openvino
 from poise.extras import needs
@@ -34,6 +35,7 @@ MOST_CELLS = 512
 MOST_PEOPLE = 4096
 LARGE = 1024
 """Tensors with fewer values stay in single precision."""
+MOST_OF_EIGHT_BITS = 127
 OPSET = 20
 """Version of ONNX's operators in the files."""
 
@@ -111,13 +113,13 @@ def write_pt2(graph: Graph, canvas: Size | None, path: Path, description: Mappin
     """One ``.pt2`` file for ``torch.export.load``; it needs torchvision's operators. Arguments as `write_onnx`."""
     with _quiet():
         text = json.dumps(description, allow_nan=False)
-        torch.export.save(recorded(graph, canvas, _halved(description)), str(path), extra_files={KEY: text})
+        torch.export.save(recorded(graph, canvas, description["weights"]), str(path), extra_files={KEY: text})
 
 
 def write_torchscript(graph: Graph, canvas: Size | None, path: Path, description: Mapping[str, Any]) -> None:
     """One ``.torchscript`` file for ``torch.jit.load``; it needs torchvision's operators. Arguments as `write_onnx`."""
     with _quiet(), torch.no_grad():
-        traced = torch.jit.trace(_plain(graph, _halved(description)), _example(graph, canvas), check_trace=False)
+        traced = torch.jit.trace(_plain(graph, description["weights"]), _example(graph, canvas), check_trace=False)
         torch.jit.save(traced, str(path), _extra_files={KEY: json.dumps(description, allow_nan=False)})
 
 
@@ -128,13 +130,13 @@ SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".torchscript", 
 """Of the file of each format."""
 
 
-def recorded(graph: Graph, canvas: Size | None, half: bool = False) -> ExportedProgram:
+def recorded(graph: Graph, canvas: Size | None, weights: Weights = "float32") -> ExportedProgram:
     """The graph without Python in it: it is run once, and what it did is kept.
 
     Args:
         graph: as `write_onnx`.
         canvas: as `write_onnx`.
-        half: keep its weights in half precision.
+        weights: how large filters and matrices are kept, see `as_stored`.
     """
     shapes: Any = (None, None, None)
     if isinstance(graph, CropGraph):
@@ -145,16 +147,12 @@ def recorded(graph: Graph, canvas: Size | None, half: bool = False) -> ExportedP
         rows, columns = (Dim(name, min=LEAST_CELLS, max=MOST_CELLS) for name in ("rows", "columns"))
         shapes = {1: stride * rows, 2: stride * columns}, None, None
     with _quiet():
-        module, example = _plain(graph, half), _example(graph, canvas)
+        module, example = _plain(graph, weights), _example(graph, canvas)
         return torch.export.export(module, example, dynamic_shapes=(shapes,), strict=False)
 
 
-def _halved(description: Mapping[str, Any]) -> bool:
-    return bool(description["weights"] == "float16")
-
-
-def _plain(graph: Graph, half: bool) -> _Plain:
-    return _Plain(_stored_in_half(graph) if half else graph)
+def _plain(graph: Graph, weights: Weights) -> _Plain:
+    return _Plain(graph if weights == "float32" else _stored(graph, weights))
 
 
 class _Plain(nn.Module):
@@ -177,32 +175,63 @@ class _Single(nn.Module):
         return half.float()
 
 
-def _stored_in_half(graph: Graph) -> Graph:
-    """A copy whose large filters and matrices are kept in half precision, and made single again whenever it runs."""
+class _Scaled(nn.Module):
+    """Weights of eight bits as the layers want them.
+
+    Args:
+        scale: (O, 1, ...) one for each output channel.
+    """
+
+    def __init__(self, scale: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale)
+        self.scale: Tensor
+
+    def forward(self, whole: Tensor) -> Tensor:
+        """In single precision."""
+        return whole.float() * self.scale
+
+
+def _stored(graph: Graph, weights: Weights) -> Graph:
+    """A copy whose large filters and matrices are kept small, and made single precision again whenever it runs."""
     graph = copy.deepcopy(graph)
     for module in list(graph.modules()):
         for name, weight in list(module.named_parameters(recurse=False)):
-            half = _half(weight)
-            if half is not None:
-                weight.data = half
-                register_parametrization(module, name, _Single(), unsafe=True)
+            small = _small(weight, weights)
+            if small is not None:
+                weight.data, way_back = small
+                register_parametrization(module, name, way_back, unsafe=True)
     return graph
 
 
-def _half(weight: Tensor) -> Tensor | None:
-    """In half precision, if it is a large filter or matrix that half precision can hold."""
-    half = weight.detach().half()
-    stored = weight.dtype == torch.float32 and weight.ndim > 1 and weight.numel() >= LARGE and half.isfinite().all()
-    return half if stored else None
+def _small(weight: Tensor, weights: Weights) -> tuple[Tensor, nn.Module] | None:
+    """How a large filter or matrix is kept, and the way back; None if it is not large, or cannot be kept so."""
+    weight = weight.detach()
+    if weight.dtype != torch.float32 or weight.ndim < 2 or weight.numel() < LARGE:
+        return None
+    if weights == "float16":
+        half = weight.half()
+        return (half, _Single()) if half.isfinite().all() else None
+    if not weight.isfinite().all():
+        return None
+    largest = weight.abs().amax(tuple(range(1, weight.ndim)), keepdim=True)
+    scale = largest.clamp(min=torch.finfo(torch.float32).tiny) / MOST_OF_EIGHT_BITS
+    return (weight / scale).round().to(torch.int8), _Scaled(scale)
 
 
-def as_stored_in_half(graph: Graph) -> nn.Module:
-    """A copy of the graph's model, in single precision, with the weights that a file in half precision has."""
+def as_stored(graph: Graph, weights: Weights) -> nn.Module:
+    """A copy of the graph's model, in single precision, with the weights that one of torch's files has.
+
+    Args:
+        graph: of `poise.export.graph.pose_graph`.
+        weights: "float16", or "int8": whole numbers of eight bits, with a scale for each output channel.
+    """
     model = copy.deepcopy(graph.model)
     for weight in model.parameters():
-        half = _half(weight)
-        if half is not None:
-            weight.data = half.float()
+        small = _small(weight, weights)
+        if small is not None:
+            kept, way_back = small
+            weight.data = way_back(kept)
     return model
 
 
