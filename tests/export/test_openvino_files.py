@@ -126,3 +126,18 @@ def test_sizes_that_are_not_known_are_not_large(tmp_path: Path) -> None:
     path, _ = network(tmp_path / "n.onnx", 384)
     model = openvino.convert_model(str(path), input=[("x", [1, 3, -1, -1])])
     assert before_large_maps(model) == set()
+
+
+def test_half_is_for_large_constants_that_lose_nothing(tmp_path: Path) -> None:
+    exact, other, small = noise(32, 40), noise(40, 32), noise(32, 5)
+    constants = {"exact": exact.astype(np.float16), "other": other, "small": small.astype(np.float16)}
+    nodes = [
+        onnx.helper.make_node("MatMul", [before, name], [after])
+        for before, name, after in (("x", "exact", "a"), ("a", "other", "b"), ("b", "small", "y"))
+    ]
+    single = {name: value.astype(np.float32) for name, value in constants.items()}
+    path = saved(tmp_path / "h.onnx", nodes, single, {"x": (3, 32)})
+    expected, found, text = both(path, {"x": noise(3, 32)}, "float16")
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert text.count('element_type="f16"') == 1
+    assert path.with_suffix(".bin").stat().st_size < 2 * exact.size + 4 * (other.size + small.size) + 100

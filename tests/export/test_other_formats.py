@@ -19,7 +19,7 @@ from poise.data.images import read_image
 from poise.export.exporting import Plan, export_model
 from poise.export.graph import pose_graph
 from poise.export.quantise import Pictures, has_eight_bit_products, last_convolutions, read_unrounded
-from poise.export.writers import LARGE, MOST_OF_EIGHT_BITS, as_stored
+from poise.export.writers import LARGE, MOST_OF_EIGHT_BITS, SUFFIXES, as_stored
 from poise.geometry.affine import fit
 from poise.predict.boxes import Boxes, PersonBoxes
 from poise.predict.people import People
@@ -200,13 +200,17 @@ def test_pictures_to_calibrate_with(photos: Path, tmp_path: Path) -> None:
         Pictures.of(photos, tmp_path / "nowhere.json")
 
 
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
 @pytest.mark.slow
-def test_half_is_half_as_large(photos: Path, tmp_path: Path) -> None:
+def test_half_is_half_as_large(format: str, photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
     sizes = []
     for half in (False, True):
-        plan = Plan(half=half, photographs=photos)
-        sizes.append(export_model(loaded("rsn"), tmp_path / "a.onnx", plan).size)
-    assert sizes[1] < 0.7 * sizes[0]
+        plan = Plan(format, half=half, photographs=photos)
+        report = export_model(loaded("rsn"), tmp_path / f"a{SUFFIXES[format]}", plan)
+        sizes.append(report.size)
+    assert report.parity.scores < 1e-5
+    assert sizes[1] < 0.75 * sizes[0]  # a small model: a good part is the graph
 
 
 @pytest.mark.parametrize(
@@ -260,7 +264,7 @@ def test_weights_of_eight_bits_are_within_half_a_step() -> None:
     first.data[1] = 0
     second.data[0, 0, 0, 0] = torch.nan
     third.data *= torch.logspace(-6, 6, third.shape[0])[:, None, None, None]
-    stored = as_stored(graph, "int8")
+    stored, largest = as_stored(graph, "int8"), 0.0
     for before, after in zip(graph.model.parameters(), stored.parameters(), strict=True):
         assert after.dtype == torch.float32
         if before is second or before.ndim < 2 or before.numel() < LARGE:
@@ -269,7 +273,8 @@ def test_weights_of_eight_bits_are_within_half_a_step() -> None:
         step = before.abs().flatten(1).amax(1) / MOST_OF_EIGHT_BITS
         error = (before - after).abs().flatten(1).amax(1)
         assert (error <= 0.501 * step).all()
-        assert error.max() > 0
+        largest = max(largest, float((error / step.clamp(min=1e-30)).max()))
+    assert largest > 0.4
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import numpy as np
+
 from poise.extras import needs
 from poise.runtime import KEY
 
+LARGE = 1024
+"""Tensors with fewer values stay in single precision."""
 LARGE_MAPS = 8 * 2**20
 """Bytes that a depthwise convolution reads and writes from which OpenVINO computes it with the one before it."""
 BLOCK = 8
@@ -44,10 +48,28 @@ def onnx_to_openvino(source: Path, path: Path, description: Mapping[str, Any]) -
     model = openvino.convert_model(
         str(source), extension=[frontend.ConversionExtension("DeformConv", _deformable_convolution)]
     )
+    if description["weights"] == "float16":
+        _store_in_half(model)
     model.set_rt_info(json.dumps(description, allow_nan=False), KEY)
-    openvino.save_model(model, str(path), compress_to_fp16=description["weights"] == "float16")
+    openvino.save_model(model, str(path), compress_to_fp16=False)
     if description["weights"] != "int8":  # whose steps are all of the other kind
         _want(path, before_large_maps(model))
+
+
+def _store_in_half(model: Any) -> None:
+    """Make constants that lose nothing by it half precision, and single again when the file is opened; in place.
+
+    OpenVINO's own way (``compress_to_fp16``) rounds what is small as well, as biases, which moves poses.
+    """
+    operators = needs("openvino.opset8", "export", "exporting to OpenVINO")
+    for constant in [op for op in model.get_ops() if op.get_type_name() == "Constant"]:
+        values = constant.data
+        if values.dtype != np.float32 or values.ndim < 2 or values.size < LARGE:
+            continue
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if np.array_equal(half.astype(np.float32), values):
+            constant.output(0).replace(operators.convert(operators.constant(half), "f32").output(0))
 
 
 def before_large_maps(model: Any) -> set[str]:

@@ -23,7 +23,7 @@ from torch.nn.utils.parametrize import register_parametrization
 
 from poise.export.description import Weights
 from poise.export.graph import CropGraph, CropPoses, WholeGraph, WholePoses, with_operator, with_spread_norms
-from poise.export.openvino_files import onnx_to_openvino
+from poise.export.openvino_files import LARGE, onnx_to_openvino
 from poise.extras import needs
 from poise.runtime import KEY, Size
 
@@ -33,8 +33,6 @@ LEAST_CELLS = 5
 """Strides of a side with which no level has a side of 1: torch.export wants that promised, and ``pt2`` asks for it."""
 MOST_CELLS = 512
 MOST_PEOPLE = 4096
-LARGE = 1024
-"""Tensors with fewer values stay in single precision."""
 MOST_OF_EIGHT_BITS = 127
 OPSET = 20
 """Version of ONNX's operators in the files."""
@@ -104,7 +102,7 @@ def write_openvino(graph: Graph, canvas: Size | None, path: Path, description: M
     """An ``.xml`` file, and the weights in a ``.bin`` file beside it; arguments and errors as `write_onnx`."""
     needs("openvino", "export", "exporting to OpenVINO")
     between = path.with_suffix(".onnx")
-    write_onnx(graph, canvas, between, {**description, "weights": "float32"}, spread=True)
+    write_onnx(graph, canvas, between, description, spread=True)
     onnx_to_openvino(between, path, description)
     between.unlink()
 
