@@ -87,9 +87,9 @@ def snap(candidates: Candidates, logits: Tensor, stride: int, reach: float, rebo
     squared = across * across + down * down
     support = peaks.heights * torch.exp(squared / (-2 * reach**2 * size[:, None, None]))
     best = support.amax(-1)
-    numbers = torch.arange(support.shape[2], device=support.device)
+    numbers = torch.arange(support.shape[2], device=support.device, dtype=support.dtype)
     # the first that has it: runtimes sort to find a maximum's place
-    which = torch.where(support == best[..., None], numbers, numbers.shape[0] - 1).amin(-1)
+    which = torch.where(support == best[..., None], numbers, support.shape[2] - 1.0).amin(-1).long()
     kind = torch.arange(which.shape[1], device=which.device).expand_as(which)
     part = (best / (best + FLOOR))[..., None]
     step = peaks.places[kind, which] - candidates.keypoints
