@@ -205,6 +205,8 @@ def letterbox(
         image = cv2.resize(image, (size[1], size[0]), interpolation=method)
     stride = view["stride"]
     height, width = canvas or [max(-(-side // stride) * stride, least_side) for side in size]
+    if size == (height, width):
+        return Letterbox(np.ascontiguousarray(image)[None], size, to_input)
     padded = np.zeros((1, height, width, 3), np.uint8)
     padded[0, : size[0], : size[1]] = image
     return Letterbox(padded, size, to_input)
@@ -351,7 +353,7 @@ def _openvino(path: Path, device: str, threads: int) -> Opened:
     def run(feeds: Mapping[str, Array]) -> list[Array]:
         if not hasattr(own, "request"):
             own.request = compiled.create_infer_request()
-        results = own.request.infer(dict(feeds))
+        results = own.request.infer(dict(feeds), share_inputs=True, share_outputs=True)
         return [np.array(results[i]) for i in range(len(compiled.outputs))]
 
     return text, run, f"the CPU (OpenVINO {runtime.__version__.split('-')[0]})"

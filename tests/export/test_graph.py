@@ -12,10 +12,11 @@ from torch import nn
 
 from poise.export import graph, suppression
 from poise.export.description import canvas_of, describe, fixed_canvas, looks_once
-from poise.export.graph import with_spread_norms
+from poise.export.graph import pose_graph, with_direct_pyramids, with_spread_norms
 from poise.export.parity import Photograph, by_torch, compare
 from poise.geometry.affine import fit
 from poise.models import PoseModel
+from poise.nn.pyramids import FPN, DirectFPN
 from poise.predict.boxes import PersonBoxes
 from poise.runtime import ExportedModel
 from poise.skeletons import COCO17, LSP14, MPII16, Skeleton
@@ -109,6 +110,18 @@ def test_spread_norms_are_norms(shape: tuple[int, ...], groups: int) -> None:
     x = 2 * torch.randn(shape) + 50 * torch.rand(12, 1, 1)
     with torch.no_grad():
         torch.testing.assert_close(spread(x), plain.double()(x.double()).float(), atol=1e-4, rtol=1e-4)
+
+
+def test_direct_pyramids_find_the_same() -> None:
+    plain = pose_graph(small_model({**SMPR, "channels": 128}))
+    direct = with_direct_pyramids(plain)
+    assert [type(part.model.pyramid) for part in (plain, direct)] == [FPN, DirectFPN]  # type: ignore[union-attr]
+    arguments = torch.from_numpy(noise(96, 160)[None]), torch.tensor([96, 160]), torch.eye(3)[:2]
+    with torch.no_grad():
+        expected, found = plain(*arguments), direct(*arguments)
+    assert int(expected.people) > 0
+    for theirs, ours in zip(expected, found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-2, rtol=1e-3)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 900), (900, 3), (31, 33)], ids=str)

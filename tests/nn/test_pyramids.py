@@ -1,9 +1,11 @@
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from poise.nn.pyramids import FPN, HRFPN, PAFPN
+from poise.nn.pyramids import FPN, HRFPN, PAFPN, DirectFPN, make_direct
 
 WIDTHS = (4, 6, 8)
 
@@ -82,3 +84,34 @@ def test_initial_weights(init: str) -> None:
     bound = (6 / (512 + 64)) ** 0.5 if init == "xavier" else (3 / 512) ** 0.5
     assert pyramid.lateral[0].weight.abs().max().item() == pytest.approx(bound, rel=1e-3)
     assert all(not m.bias.any() for m in pyramid.modules() if isinstance(m, nn.Conv2d))
+
+
+@pytest.mark.parametrize("size", [(64, 96), (16, 48), (72, 96), (64, 104)], ids=str)
+@pytest.mark.parametrize("widths", [(4, 6, 8), (3, 20)], ids=str)
+def test_a_direct_pyramid_has_the_same_maps(size: tuple[int, int], widths: tuple[int, ...]) -> None:
+    """Also where the finest map is not twice as large as the next one, which it then is computed from as usual."""
+    torch.manual_seed(0)
+    plain = FPN(widths, 8)
+    for convolution in plain.modules():
+        if isinstance(convolution, nn.Conv2d):
+            nn.init.normal_(convolution.bias)
+    direct = copy.deepcopy(plain)
+    assert make_direct(direct)
+    assert type(direct) is DirectFPN
+    assert not make_direct(direct)
+    features = _maps(*size, widths)
+    twice = [2 * side for side in features[1].shape[2:]] == list(features[0].shape[2:])
+    called = []
+    direct.rising.register_forward_hook(lambda *_: called.append(True))
+    with torch.no_grad():
+        for ours, theirs in zip(direct(features), plain(features), strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    assert bool(called) == twice
+
+
+def test_pyramids_that_would_be_no_quicker_stay() -> None:
+    for pyramid in (FPN((5, 8), 8), FPN((512, 1024), 256), FPN((2,), 8)):
+        assert not make_direct(pyramid)
+        assert type(pyramid) is FPN
+    other = PAFPN((2, 3), 8)
+    assert not make_direct(other)  # type: ignore[arg-type]

@@ -24,6 +24,7 @@ from poise.models.directpose import DirectPose
 from poise.models.rsn import DECODERS, RSN
 from poise.models.smpr import SMPR
 from poise.nn.fold import fold_batch_norm
+from poise.nn.pyramids import FPN, make_direct
 from poise.types import ViewSpec
 
 UNLIMITED = 300
@@ -215,6 +216,15 @@ def with_spread_norms(graph: WholeGraph | CropGraph) -> WholeGraph | CropGraph:
     for part in changed.modules():
         if type(part) is nn.GroupNorm and part.affine:
             part.__class__ = SpreadGroupNorm
+    return changed
+
+
+def with_direct_pyramids(graph: WholeGraph | CropGraph) -> WholeGraph | CropGraph:
+    """The same function with `DirectFPN` where that is less work, for inputs of one size; ``graph`` is not changed."""
+    changed = copy.deepcopy(graph)
+    for part in changed.modules():
+        if isinstance(part, FPN):
+            make_direct(part)
     return changed
 
 

@@ -108,10 +108,11 @@ class SMPRLevels:
         counted = zip(self.head.refined_scales, self.counts, strict=True)
         factors = torch.cat([scale(initial.new_ones(count)) for scale, count in counted])
         factor = factors.index_select(0, index)[:, None]
-        poses = initial + factor * _convolved(self.head.refined, patches)
         if not quality or self.head.quality is None:
-            return SMPRCells(index, poses, None)
-        return SMPRCells(index, poses, precise(_convolved(self.head.quality, patches)[:, 0]).sigmoid())
+            (moves,) = _convolved([self.head.refined], patches)
+            return SMPRCells(index, initial + factor * moves, None)
+        moves, marks = _convolved([self.head.refined, self.head.quality], patches)
+        return SMPRCells(index, initial + factor * moves, precise(marks[:, 0]).sigmoid())
 
     def _patches(self, chosen: Tensor, index: Tensor) -> Tensor:
         """(n, 9 C) aligned features of the pose tower around cells; zeros outside a level; each is computed once."""
@@ -228,10 +229,11 @@ def _before(offsets: Tensor, grid: Tensor, sides: Tensor) -> tuple[Tensor, Tenso
     return before, bounded - before
 
 
-def _convolved(convolution: nn.Conv2d, patches: Tensor) -> Tensor:
-    """Output (n, O) of a 3x3 convolution of patches (n, 9 C)."""
-    assert convolution.bias is not None
-    return patches @ convolution.weight.permute(2, 3, 1, 0).flatten(0, 2) + convolution.bias
+def _convolved(convolutions: Sequence[nn.Conv2d], patches: Tensor) -> tuple[Tensor, ...]:
+    """Outputs (n, O) of 3x3 convolutions of patches (n, 9 C), by one product."""
+    weights = torch.cat([c.weight for c in convolutions]).permute(2, 3, 1, 0).flatten(0, 2)
+    done = patches @ weights + torch.cat([c.bias for c in convolutions if c.bias is not None])
+    return tuple(torch.split(done, [c.out_channels for c in convolutions], 1))
 
 
 def _logits(head: SMPRHead, persons: Sequence[Tensor]) -> Tensor:

@@ -22,7 +22,15 @@ from torch.export import Dim, ExportedProgram
 from torch.nn.utils.parametrize import register_parametrization
 
 from poise.export.description import Weights
-from poise.export.graph import CropGraph, CropPoses, WholeGraph, WholePoses, with_operator, with_spread_norms
+from poise.export.graph import (
+    CropGraph,
+    CropPoses,
+    WholeGraph,
+    WholePoses,
+    with_direct_pyramids,
+    with_operator,
+    with_spread_norms,
+)
 from poise.export.openvino_files import LARGE, onnx_to_openvino
 from poise.extras import needs
 from poise.runtime import KEY, Size
@@ -101,6 +109,8 @@ def _translated(graph: Graph, canvas: Size | None, spread: bool) -> Any:
 def write_openvino(graph: Graph, canvas: Size | None, path: Path, description: Mapping[str, Any]) -> None:
     """An ``.xml`` file, and the weights in a ``.bin`` file beside it; arguments and errors as `write_onnx`."""
     needs("openvino", "export", "exporting to OpenVINO")
+    if canvas is not None:
+        graph = with_direct_pyramids(graph)
     between = path.with_suffix(".onnx")
     write_onnx(graph, canvas, between, description, spread=True)
     onnx_to_openvino(between, path, description)

@@ -48,14 +48,83 @@ class FPN(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Maps (B, channels, h, w), finest first, extra levels last."""
+        merged = self._merged(features, 0)
+        return self._with_extra([output(m) for output, m in zip(self.output, merged, strict=True)])
+
+    def _merged(self, features: Sequence[Tensor], finest: int) -> list[Tensor]:
+        """Laterals with everything coarser, finest first, from a level on."""
         merged = [self.lateral[-1](features[-1])]
-        for lateral, feature in zip(list(self.lateral)[-2::-1], features[-2::-1], strict=True):
+        laterals = list(self.lateral)[finest:-1]
+        for lateral, feature in zip(laterals[::-1], features[finest:-1][::-1], strict=True):
             merged.append(added(lateral, _upsampled(merged[-1], feature), feature))
-        merged.reverse()
-        outputs = [output(m) for output, m in zip(self.output, merged, strict=True)]
+        return merged[::-1]
+
+    def _with_extra(self, outputs: list[Tensor]) -> list[Tensor]:
+        """Outputs and the extra levels."""
         for i, extra in enumerate(self.extra):
             outputs.append(extra(outputs[-1] if i == 0 else F.relu(outputs[-1])))
         return outputs
+
+
+class DirectFPN(FPN):
+    """A pyramid for inference whose finest output is computed from its two sources, without the sum between.
+
+    Made by `make_direct`. A 1x1 and a 3x3 convolution in a row are a 3x3 one, and a map that is upsampled by two and
+    convolved with 3x3 is convolved with a transposed 4x4 one of stride 2: four products for each output instead of
+    nine. What is outside a map is zero either way, so the numbers are the same but for rounding.
+    """
+
+    direct: nn.Conv2d
+    rising: nn.ConvTranspose2d
+    shift: Tensor
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """As `FPN`; a finest map that is not twice as large as the next one goes the usual way."""
+        height, width = features[1].shape[-2:]
+        if features[0].shape[-2:] != (2 * height, 2 * width):
+            return super().forward(features)
+        merged = self._merged(features, 1)
+        finest = added(self.direct, self.rising(merged[0] + self.shift), features[0])
+        return self._with_extra([finest, *(o(m) for o, m in zip(list(self.output)[1:], merged, strict=True))])
+
+
+def make_direct(pyramid: FPN) -> bool:
+    """Change a pyramid into a `DirectFPN`, in place, if that is less work; it is for inference only afterwards.
+
+    Returns:
+        Whether it was changed: the finest map must have few channels.
+    """
+    if type(pyramid) is not FPN or len(pyramid.lateral) < 2:
+        return False
+    lateral, output = pyramid.lateral[0], pyramid.output[0]
+    assert isinstance(lateral, nn.Conv2d)
+    assert isinstance(output, nn.Conv2d)
+    assert lateral.bias is not None
+    assert output.bias is not None
+    given, channels = lateral.in_channels, pyramid.channels
+    if (9 + 4 * channels / given) >= 1 + 9 * channels / given:
+        return False
+    weight = output.weight.detach().double()
+    direct = nn.Conv2d(given, channels, 3, padding=1)
+    direct.weight.data = torch.einsum("omhw,mi->oihw", weight, lateral.weight.detach().double()[:, :, 0, 0]).float()
+    direct.bias = output.bias
+    rising = nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1, bias=False)
+    rising.weight.data = _rising(_rising(weight, 2), 3).transpose(0, 1).float().contiguous()
+    pyramid.__class__ = DirectFPN
+    assert isinstance(pyramid, DirectFPN)
+    pyramid.direct, pyramid.rising = direct.to(weight.device), rising.to(weight.device)
+    pyramid.register_buffer("shift", lateral.bias.detach()[:, None, None].clone(), persistent=False)
+    return True
+
+
+def _rising(weight: Tensor, axis: int) -> Tensor:
+    """Three taps along an axis that read a map upsampled by two, as the four of a transposed convolution of the map.
+
+    Output p reads the upsampled places p - 1 to p + 1, each of which is the map's cell of half that number, rounded
+    down; cell i is therefore part of outputs 2 i - 1 to 2 i + 2, by these sums of taps.
+    """
+    first, second, third = weight.unbind(axis)
+    return torch.stack([third, second + third, first + second, first], axis)
 
 
 class PAFPN(nn.Module):

@@ -22,6 +22,7 @@ from poise.models.base import PoseModel
 from poise.nn.compiled import compile_parts
 from poise.nn.fold import fold_batch_norm
 from poise.nn.fused import fuse_activations
+from poise.nn.pyramids import FPN, make_direct
 from poise.predict.batches import run_in_batches
 from poise.predict.devices import Half, Running, running
 from poise.predict.mapping import clips_first, mapped_back
@@ -238,6 +239,10 @@ def prepared(model: _Model, how: Running | torch.device) -> _Model:
         module = fold_batch_norm(module, example.to(next(module.parameters()).device))
     else:
         module = copy.deepcopy(module).eval()
+    if how.device.type == "cpu" and not how.half:
+        for part in module.modules():
+            if isinstance(part, FPN):
+                make_direct(part)
     module.requires_grad_(False).to(how.device).to(memory_format=torch.channels_last)
     if how.compiled:
         compile_parts(module)
