@@ -58,8 +58,9 @@ class SMPRLevels:
     """What is computed for all cells of all levels of one picture.
 
     The operator is quicker where a format and its runtime have it: on one core, a convolution of 96 channels in maps of
-    48 x 64 with four offset groups takes onnxruntime 16 ms with the operator and 52 ms with gathers and a product;
-    OpenVINO reads no such operator from ONNX.
+    48 x 64 with four offset groups takes onnxruntime 16 ms with the operator and 52 ms with gathers and a product; the
+    default model's files are 0.8 ms quicker with it in OpenVINO (`poise.export.openvino_files`), on two cores. In torch
+    gathers are the quicker way.
 
     Args:
         head: of the model.
