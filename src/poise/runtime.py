@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,8 @@ KEY = "poise"
 CROPS_AT_ONCE = 16
 KEPT_GRAPHS = 8
 """Compiled graphs of OpenVINO, tens of megabytes each, that stay on disk."""
+LEAST_OPENVINO = 2026, 1
+"""The oldest version with which all files were seen to be written and run."""
 _LARGEST_SIDE = 32_766
 
 Array = npt.NDArray[Any]
@@ -338,6 +341,7 @@ def _openvino(path: Path, device: str, threads: int) -> Opened:
     runtime = _library("openvino", path)
     if device == "cuda":
         raise ValueError("OpenVINO does not run on CUDA; leave out the device, or export to ONNX")
+    refuse_old_openvino(runtime.__version__)
     core = runtime.Core()
     model = _loaded(path, lambda: core.read_model(str(path)))
     text = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else None
@@ -437,6 +441,14 @@ def _loaded(path: Path, load: Callable[[], Any]) -> Any:
             return load()
     except Exception as error:
         raise ValueError(f"{path} cannot be loaded: {_one_line(error)}") from None
+
+
+def refuse_old_openvino(version: str) -> None:
+    """``ValueError`` for an OpenVINO that does not compute all of these files as they say (2025.4 has other scores)."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    if found is not None and (int(found[1]), int(found[2])) < LEAST_OPENVINO:
+        least = ".".join(str(part) for part in LEAST_OPENVINO)
+        raise ValueError(f"OpenVINO {found[0]} is too old for these files: {least} or newer (pip install -U openvino)")
 
 
 def _library(name: str, path: Path) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from poise.export.openvino_files import before_large_maps, onnx_to_openvino
+from poise.runtime import ExportedModel, refuse_old_openvino
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -64,6 +65,18 @@ def test_deformable_convolutions_are_those_of_onnxruntime(bias: str, masked: boo
     path = saved(tmp_path / "d.onnx", [node], constants, {name: value.shape for name, value in feeds.items()})
     expected, found, _ = both(path, feeds)
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", [None, "linear", "nearest", "cubic"])
+@pytest.mark.parametrize("corners", [None, 1])
+def test_samples_of_grids_are_those_of_onnxruntime(mode: str | None, corners: int | None, tmp_path: Path) -> None:
+    feeds = {"x": noise(2, 3, 9, 7), "g": RNG.uniform(-1.3, 1.3, (2, 5, 4, 2)).astype(np.float32)}
+    given = {"mode": mode, "align_corners": corners, "padding_mode": "border" if corners else None}
+    settings = {name: value for name, value in given.items() if value is not None}
+    node = onnx.helper.make_node("GridSample", ["x", "g"], ["y"], **settings)
+    path = saved(tmp_path / "g.onnx", [node], {}, {name: value.shape for name, value in feeds.items()})
+    expected, found, _ = both(path, feeds)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def network(path: Path, side: int, expanded: int = 96) -> tuple[Path, tuple[int, ...]]:
@@ -141,3 +154,19 @@ def test_half_is_for_large_constants_that_lose_nothing(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert text.count('element_type="f16"') == 1
     assert path.with_suffix(".bin").stat().st_size < 2 * exact.size + 4 * (other.size + small.size) + 100
+
+
+@pytest.mark.parametrize("version", ["2025.4.1-20426-82bbf0292c5", "2026.0.0", "2024.6"])
+def test_an_old_openvino_is_refused(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """2025.4 opens the files, and finds other scores."""
+    monkeypatch.setattr(openvino, "__version__", version)
+    (tmp_path / "a.xml").touch()
+    with pytest.raises(ValueError, match=r"too old for these files: 2026\.1 or newer \(pip install -U openvino\)"):
+        ExportedModel(tmp_path / "a.xml")
+    with pytest.raises(ValueError, match="too old"):
+        onnx_to_openvino(tmp_path / "a.onnx", tmp_path / "b.xml", {"weights": "float32"})
+
+
+@pytest.mark.parametrize("version", ["2026.1.0-20000-abc", "2026.10.0", "2027.0.0", "custom_build"])
+def test_a_new_openvino_is_not(version: str) -> None:
+    refuse_old_openvino(version)

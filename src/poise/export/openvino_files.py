@@ -14,7 +14,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 
 from poise.extras import needs
-from poise.runtime import KEY
+from poise.runtime import KEY, refuse_old_openvino
 
 LARGE = 1024
 """Tensors with fewer values stay in single precision."""
@@ -42,12 +42,14 @@ def onnx_to_openvino(source: Path, path: Path, description: Mapping[str, Any]) -
 
     Raises:
         MissingLibraryError: a library of the extra ``export`` is missing.
+        ValueError: OpenVINO is too old.
     """
     openvino = needs("openvino", "export", "exporting to OpenVINO")
+    refuse_old_openvino(openvino.__version__)
     frontend = needs("openvino.frontend.onnx", "export", "exporting to OpenVINO")
-    model = openvino.convert_model(
-        str(source), extension=[frontend.ConversionExtension("DeformConv", _deformable_convolution)]
-    )
+    translations = {"DeformConv": _deformable_convolution, "GridSample": _grid_sample}
+    extensions = [frontend.ConversionExtension(name, way) for name, way in translations.items()]
+    model = openvino.convert_model(str(source), extension=extensions)
     if description["weights"] == "float16":
         _store_in_half(model)
     model.set_rt_info(json.dumps(description, allow_nan=False), KEY)
@@ -160,6 +162,18 @@ def _deformable_convolution(node: Any) -> list[Any]:
     if bias is not None and not _is_zero(bias):
         made = operators.add(made, operators.reshape(bias, [1, -1, 1, 1], special_zero=False))
     return [made.output(0)]
+
+
+def _grid_sample(node: Any) -> list[Any]:
+    """ONNX's GridSample in OpenVINO's operators, whose reader did not know all names of modes up to version 2026.2."""
+    operators = needs("openvino.opset9", "export", "exporting to OpenVINO")
+    mode = node.get_attribute("mode", "linear")
+    attributes = {
+        "align_corners": bool(node.get_attribute("align_corners", 0)),
+        "mode": {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode),
+        "padding_mode": node.get_attribute("padding_mode", "zeros"),
+    }
+    return [operators.grid_sample(node.get_input(0), node.get_input(1), attributes).output(0)]
 
 
 def _given(node: Any, place: int) -> Any:

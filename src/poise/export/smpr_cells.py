@@ -11,6 +11,7 @@ which stands for nobody: no tensor is then ever empty.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -230,11 +231,13 @@ def _before(offsets: Tensor, grid: Tensor, sides: Tensor) -> tuple[Tensor, Tenso
     return before, bounded - before
 
 
-def _convolved(convolutions: Sequence[nn.Conv2d], patches: Tensor) -> tuple[Tensor, ...]:
+def _convolved(convolutions: Sequence[nn.Conv2d], patches: Tensor) -> list[Tensor]:
     """Outputs (n, O) of 3x3 convolutions of patches (n, 9 C), by one product."""
     weights = torch.cat([c.weight for c in convolutions]).permute(2, 3, 1, 0).flatten(0, 2)
     done = patches @ weights + torch.cat([c.bias for c in convolutions if c.bias is not None])
-    return tuple(torch.split(done, [c.out_channels for c in convolutions], 1))
+    ends = list(accumulate(c.out_channels for c in convolutions))
+    # ``split`` would become a sequence in ONNX, which older versions of OpenVINO do not read
+    return [done[:, end - c.out_channels : end] for c, end in zip(convolutions, ends, strict=True)]
 
 
 def _logits(head: SMPRHead, persons: Sequence[Tensor]) -> Tensor:
