@@ -31,6 +31,8 @@ KEPT_GRAPHS = 8
 """Compiled graphs of OpenVINO, tens of megabytes each, that stay on disk."""
 LEAST_OPENVINO = 2026, 1
 """The oldest version with which all files were seen to be written and run."""
+LEAST_ONNXRUNTIME = 1, 25
+"""The same; before, it has no DeformConv."""
 _LARGEST_SIDE = 32_766
 
 Array = npt.NDArray[Any]
@@ -325,7 +327,12 @@ def _onnx(path: Path, device: str, threads: int) -> Opened:
         raise ValueError("device 'cuda' needs onnxruntime-gpu; the onnxruntime installed here has the CPU only")
     providers = [cuda] if cuda in there and device != "cpu" else []
     providers.append("CPUExecutionProvider")
-    session = _loaded(path, lambda: runtime.InferenceSession(str(path), options, providers=providers))
+    try:
+        session = _loaded(path, lambda: runtime.InferenceSession(str(path), options, providers=providers))
+    except ValueError as error:
+        if not _older(runtime.__version__, LEAST_ONNXRUNTIME):
+            raise
+        raise ValueError(f"{error}; onnxruntime {runtime.__version__} is old: pip install -U onnxruntime") from None
     on_cuda = session.get_providers()[0] == cuda
     if device == "cuda" and not on_cuda:  # onnxruntime goes on without it
         raise ValueError(
@@ -445,10 +452,16 @@ def _loaded(path: Path, load: Callable[[], Any]) -> Any:
 
 def refuse_old_openvino(version: str) -> None:
     """``ValueError`` for an OpenVINO that does not compute all of these files as they say (2025.4 has other scores)."""
-    found = re.match(r"(\d+)\.(\d+)", version)
-    if found is not None and (int(found[1]), int(found[2])) < LEAST_OPENVINO:
+    if _older(version, LEAST_OPENVINO):
         least = ".".join(str(part) for part in LEAST_OPENVINO)
-        raise ValueError(f"OpenVINO {found[0]} is too old for these files: {least} or newer (pip install -U openvino)")
+        told = version.partition("-")[0]
+        raise ValueError(f"OpenVINO {told} is too old for these files: {least} or newer (pip install -U openvino)")
+
+
+def _older(version: str, least: tuple[int, int]) -> bool:
+    """Whether a version is older than another; one that does not begin with two numbers is not."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return found is not None and (int(found[1]), int(found[2])) < least
 
 
 def _library(name: str, path: Path) -> Any:

@@ -348,6 +348,19 @@ def test_a_missing_library_is_told_before_any_work(
             export_model(LoadedCheckpoint(None, {}), tmp_path / "a", plan)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("version", "old"), [("1.24.4", True), ("1.25.0", False), ("nightly", False)])
+def test_an_old_onnxruntime_is_named_where_a_file_cannot_be_loaded(
+    version: str, old: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "__version__", version)
+    (tmp_path / "a.onnx").write_bytes(b"no graph")
+    with pytest.raises(ValueError, match="cannot be loaded") as caught:
+        ExportedModel(tmp_path / "a.onnx")
+    assert ("pip install -U onnxruntime" in str(caught.value)) == old
+
+
 def test_upright_and_lying_photographs_are_among_those_compared(tmp_path: Path) -> None:
     def shapes() -> list[bool]:
         return [photo.image.shape[0] > photo.image.shape[1] for photo in photographs(tmp_path)]
