@@ -24,7 +24,7 @@ from poise.models.directpose import DirectPose
 from poise.models.rsn import DECODERS, RSN
 from poise.models.smpr import SMPR
 from poise.nn.fold import fold_batch_norm
-from poise.nn.pyramids import FPN, make_direct
+from poise.nn.pyramids import make_direct
 from poise.types import ViewSpec
 
 UNLIMITED = 300
@@ -222,9 +222,7 @@ def with_spread_norms(graph: WholeGraph | CropGraph) -> WholeGraph | CropGraph:
 def with_direct_pyramids(graph: WholeGraph | CropGraph) -> WholeGraph | CropGraph:
     """The same function with `DirectFPN` where that is less work, for inputs of one size; ``graph`` is not changed."""
     changed = copy.deepcopy(graph)
-    for part in changed.modules():
-        if isinstance(part, FPN):
-            make_direct(part)
+    make_direct(changed)
     return changed
 
 

@@ -88,13 +88,17 @@ class DirectFPN(FPN):
         return self._with_extra([finest, *(o(m) for o, m in zip(list(self.output)[1:], merged, strict=True))])
 
 
-def make_direct(pyramid: FPN) -> bool:
-    """Change a pyramid into a `DirectFPN`, in place, if that is less work; it is for inference only afterwards.
+def make_direct(network: nn.Module) -> int:
+    """Change the pyramids of a network into `DirectFPN`, in place, where that is less work; for inference only.
 
     Returns:
-        Whether it was changed: the finest map must have few channels.
+        How many were changed: their finest maps must have few channels.
     """
-    if type(pyramid) is not FPN or len(pyramid.lateral) < 2:
+    return sum(_make_direct(part) for part in list(network.modules()) if type(part) is FPN)
+
+
+def _make_direct(pyramid: FPN) -> bool:
+    if len(pyramid.lateral) < 2:
         return False
     lateral, output = pyramid.lateral[0], pyramid.output[0]
     assert isinstance(lateral, nn.Conv2d)
@@ -102,7 +106,7 @@ def make_direct(pyramid: FPN) -> bool:
     assert lateral.bias is not None
     assert output.bias is not None
     given, channels = lateral.in_channels, pyramid.channels
-    if (9 + 4 * channels / given) >= 1 + 9 * channels / given:
+    if 9 * given + 4 * channels >= given + 9 * channels:  # products for each output channel
         return False
     weight = output.weight.detach().double()
     direct = nn.Conv2d(given, channels, 3, padding=1)

@@ -22,7 +22,7 @@ from poise.models.base import PoseModel
 from poise.nn.compiled import compile_parts
 from poise.nn.fold import fold_batch_norm
 from poise.nn.fused import fuse_activations
-from poise.nn.pyramids import FPN, make_direct
+from poise.nn.pyramids import make_direct
 from poise.predict.batches import run_in_batches
 from poise.predict.devices import Half, Running, running
 from poise.predict.mapping import clips_first, mapped_back
@@ -240,9 +240,7 @@ def prepared(model: _Model, how: Running | torch.device) -> _Model:
     else:
         module = copy.deepcopy(module).eval()
     if how.device.type == "cpu" and not how.half:
-        for part in module.modules():
-            if isinstance(part, FPN):
-                make_direct(part)
+        make_direct(module)
     module.requires_grad_(False).to(how.device).to(memory_format=torch.channels_last)
     if how.compiled:
         compile_parts(module)
