@@ -109,7 +109,7 @@ def _translated(graph: Graph, canvas: Size | None, spread: bool) -> Any:
 def write_openvino(graph: Graph, canvas: Size | None, path: Path, description: Mapping[str, Any]) -> None:
     """An ``.xml`` file, and the weights in a ``.bin`` file beside it; arguments and errors as `write_onnx`."""
     needs("openvino", "export", "exporting to OpenVINO")
-    if canvas is not None:
+    if canvas is not None and description["weights"] == "float32":  # rounded are the weights that the model has
         graph = with_direct_pyramids(graph)
     between = path.with_suffix(".onnx")
     write_onnx(graph, canvas, between, description, spread=True)
